@@ -1,0 +1,169 @@
+/*
+ * The TCP receiver: accounts for every message: loss, duplicates, order, one-way delay. Each flow comes in on a
+ * connection of its own, read by a thread of its own, and its end is told: the sender closes.
+ */
+#include "common/addr.h"
+#include "common/book.h"
+#include "common/clock.h"
+#include "common/options.h"
+#include "common/report.h"
+#include "common/stop.h"
+#include "tcp/kernel.h"
+#include "tcp/stream.h"
+
+#include <err.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+/* What the threads share; under the lock. */
+struct shared {
+	pthread_mutex_t lock;
+	pthread_cond_t left; /* a connection has ended */
+	struct book book;
+	unsigned int open;  /* connections now */
+	unsigned int ended; /* flows whose stream has ended */
+	int64_t over_ns;    /* when it ended, all in all; 0: not yet */
+};
+
+struct conn {
+	struct shared *shared;
+	struct stream in;
+};
+
+/* One connection, until its end. */
+static void *take_in(void *arg)
+{
+	struct conn *conn = arg;
+	struct shared *shared = conn->shared;
+	const uint8_t *message;
+	int entered, error, flow = -1;
+	int64_t now_ns;
+	bool over;
+	ssize_t n;
+
+	do {
+		n = stream_read(&conn->in, &message);
+		error = n < 0 ? errno : 0;
+		now_ns = clock_now_ns();
+		pthread_mutex_lock(&shared->lock);
+		if (n > 0)
+			entered = book_enter(&shared->book, message, (size_t)n, now_ns);
+		flow = n > 0 && entered >= 0 ? entered : flow;
+		/* What is queued when all is over still counts, for a second at the most. */
+		over = shared->over_ns && (n < 0 || now_ns - shared->over_ns > CLOCK_NS_PER_SECOND);
+		pthread_mutex_unlock(&shared->lock);
+	} while (!over && (n > 0 || error == EAGAIN || error == EINTR));
+	pthread_mutex_lock(&shared->lock);
+	if (error == EBADMSG)
+		shared->book.all.alien++;
+	if (flow >= 0) {
+		shared->book.flows[flow].facts.n = 0;
+		tcp_kernel(conn->in.fd, &shared->book.flows[flow].facts);
+		shared->ended++;
+	}
+	close(conn->in.fd);
+	shared->open--;
+	pthread_cond_signal(&shared->left);
+	pthread_mutex_unlock(&shared->lock);
+	free(conn);
+	return NULL;
+}
+
+/* Gives a connection a thread, or closes it when none can be had. */
+static void begin_taking_in(struct shared *shared, int fd)
+{
+	struct timeval patience = stop_patience(shared->book.o->wait_ns);
+	struct conn *conn = malloc(sizeof(*conn));
+	pthread_t thread;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+		warn("SO_RCVTIMEO");
+	if (conn) {
+		conn->shared = shared;
+		conn->in.fd = fd;
+		conn->in.begin = conn->in.end = 0;
+		pthread_mutex_lock(&shared->lock);
+		shared->open++;
+		pthread_mutex_unlock(&shared->lock);
+		errno = pthread_create(&thread, NULL, take_in, conn);
+		if (!errno) {
+			pthread_detach(thread);
+			return;
+		}
+		pthread_mutex_lock(&shared->lock);
+		shared->open--;
+		pthread_mutex_unlock(&shared->lock);
+	}
+	warn("a connection is turned away");
+	free(conn);
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.wait_ns = 5 * CLOCK_NS_PER_SECOND, .flows = 1};
+	struct shared shared = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER};
+	const volatile sig_atomic_t *stop;
+	const char *why = NULL;
+	struct timeval patience;
+	char text[ADDR_TEXT_BYTES];
+	struct addr own;
+	int fd, conn, on = 1;
+
+	report_open(argc, argv);
+	options_parse(&o, argc, argv, OPTIONS_RECEIVER OPTIONS_PORT,
+		"accounts for every message of a TCP sender");
+	own = addr_resolve(o.bind ? o.bind : addr_loopback(o.family), o.port, o.family);
+	shared.book = book_open(&o);
+	patience = stop_patience(o.wait_ns);
+	stop = stop_on_signals();
+
+	/* Step 1: make a socket. */
+	fd = socket(own.storage.ss_family, SOCK_STREAM, 0);
+	if (fd < 0)
+		err(1, "socket");
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+		err(1, "SO_RCVTIMEO");
+	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
+		err(1, "SO_RCVBUF %u", o.rcvbuf);
+	/* Else a restart fails while connections of the last run stand in TIME_WAIT. */
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
+		err(1, "SO_REUSEADDR");
+
+	/* Step 2: take an address. From listen() on the kernel completes handshakes for us, from anybody. */
+	if (bind(fd, addr_sa(&own), own.len))
+		err(1, "bind to %s", addr_text(&own, text));
+	if (listen(fd, SOMAXCONN))
+		err(1, "listen");
+	if (getsockname(fd, addr_sa(&own), &own.len))
+		err(1, "getsockname");
+	report_ready(&o, addr_host_text(&own, text), addr_port(&own), IPPROTO_TCP);
+
+	/* Step 3: take in the messages. The threads read; here connections come in, and the end is noticed. */
+	while (!why) {
+		conn = accept(fd, NULL, NULL);
+		if (conn >= 0)
+			begin_taking_in(&shared, conn);
+		pthread_mutex_lock(&shared.lock);
+		if (shared.ended >= o.flows && !shared.open)
+			why = "closed";
+		else if (conn < 0)
+			why = book_ended(&shared.book, *stop, true);
+		pthread_mutex_unlock(&shared.lock);
+	}
+	pthread_mutex_lock(&shared.lock);
+	shared.over_ns = clock_now_ns();
+	while (shared.open)
+		pthread_cond_wait(&shared.left, &shared.lock);
+	pthread_mutex_unlock(&shared.lock);
+
+	/* Step 4: see what the kernel knows, and close. */
+	close(fd);
+	log_close(shared.book.log, o.log);
+	return report_receiver(&o, why, &shared.book.all, shared.book.flows, o.flows);
+}
