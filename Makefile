@@ -1,6 +1,44 @@
 # socklab: `make help` lists what there is.
 
-CC      ?= gcc
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+GOALS := all run-lab labs wire diff-client diff-server diff-sender diff-receiver test bench doctor \
+	lint lint-format lint-tidy lint-cppcheck lint-black lint-flake8 help clean
+.PHONY: $(GOALS)
+
+# `make run-lab 6`: the number is a goal, but only behind run-lab, and only one.
+digits = $(subst 9,,$(subst 8,,$(subst 7,,$(subst 6,,$(subst 5,,$(subst 4,,$(subst 3,,$(subst \
+	2,,$(subst 1,,$(subst 0,,$(1)))))))))))
+ifeq ($(firstword $(MAKECMDGOALS)),run-lab)
+LAB_GOALS := $(wordlist 2,99,$(MAKECMDGOALS))
+LAB := $(strip $(LAB_GOALS) $(N))
+ifneq ($(words $(LAB)),1)
+$(error run-lab: which lab? Say one number, as in `make run-lab 6`; `make labs` lists them)
+endif
+ifneq ($(call digits,$(LAB)),)
+$(error run-lab: '$(LAB)' is no number; `make labs` lists the labs)
+endif
+ifeq ($(wildcard labs/$(LAB)-*/lab.py labs/0$(LAB)-*/lab.py),)
+$(error run-lab: there is no lab $(LAB); `make labs` lists them)
+endif
+.PHONY: $(LAB_GOALS)
+$(LAB_GOALS): run-lab
+	@:
+else
+# Else a mistyped goal that is the name of a folder, as `make tests`, would be "up to date".
+UNKNOWN := $(firstword $(filter-out $(GOALS) build/%,$(MAKECMDGOALS)))
+ifneq ($(UNKNOWN),)
+$(error there is no goal '$(UNKNOWN)'; `make help` lists what there is)
+endif
+endif
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+
+ifeq ($(origin CC),default)
+CC      := $(firstword $(notdir $(shell command -v gcc || command -v clang)) cc)
+endif
 OPT     ?= -O2 -g
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wmissing-prototypes
 CFLAGS  := -std=c11 -D_GNU_SOURCE -pthread $(OPT) $(WARN) $(EXTRA_CFLAGS)
@@ -24,7 +62,9 @@ tcp_SRC    := tcp/stream.c tcp/kernel.c
 udp_SRC    := udp/kernel.c
 raw_SRC    := raw/packet.c raw/kernel.c
 
-BIN := $(addprefix build/bin/,$(TWINS) account wire on)
+# Programs without a twin, as KIND-FILE: one protocol needs them and the others do not.
+SINGLES := tcp-write_write_read
+BIN     := $(addprefix build/bin/,$(TWINS) $(SINGLES) account wire on)
 
 # Unit tests: build/tests/NAME_test from tests/unit/NAME_test.c and the modules it tries.
 UNIT_TESTS := tally message options schedule addr checksum fate queue frame
@@ -41,7 +81,7 @@ UNIT := $(patsubst %,build/tests/%_test,$(UNIT_TESTS))
 
 objects = $(patsubst %.c,build/obj/%.o,$(1))
 
-.PHONY: all
+## make: build everything (V=1 shows the commands, CC=clang takes another compiler)
 all: $(BIN) $(UNIT)
 
 # What a build is made with; when that changes, everything is built again.
@@ -52,11 +92,13 @@ FORCE:
 
 build/obj/%.o: %.c build/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -I. -MMD -MP -c -o $@ $<
+	$(if $(V),,@echo '  CC    $<')
+	$(if $(V),,@)$(CC) $(CFLAGS) -I. -MMD -MP -c -o $@ $<
 
 define link_program
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -lm
+	$(if $(V),,@echo '  LINK  $@')
+	$(if $(V),,@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -lm
 endef
 
 define twin_rule
@@ -65,11 +107,16 @@ build/bin/$(1)-$(2): $$(call objects,$(1)/$(2).c $$($(1)_SRC) $$(COMMON_SRC))
 endef
 $(foreach k,$(KINDS),$(foreach r,$(ROLES),$(eval $(call twin_rule,$(k),$(r)))))
 
+$(foreach s,$(SINGLES),$(eval $(call twin_rule,$(word 1,$(subst -, ,$(s))),$(word 2,$(subst -, ,$(s))))))
+
 build/bin/account: $(call objects,common/account.c $(COMMON_SRC))
 	$(link_program)
 build/bin/wire: $(call objects,$(WIRE_SRC) common/message.c common/clock.c common/checksum.c)
 	$(link_program)
 build/bin/on: $(call objects,$(ON_SRC))
+	$(link_program)
+
+build/bench/bare: $(call objects,tests/bench/bare.c common/wire/host.c)
 	$(link_program)
 
 define unit_rule
@@ -80,6 +127,110 @@ $(foreach t,$(UNIT_TESTS),$(eval $(call unit_rule,$(t))))
 
 -include $(shell find build/obj -name '*.d' 2>/dev/null)
 
-.PHONY: clean
+# The first python3 that has pytest: another one may stand in front of the system's on PATH.
+PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
+	$(p) -c 'import pytest' 2>/dev/null && echo $(p))))
+define need_python
+	@[ -n '$(PYTHON)' ] || { echo 'make: no python3 here has pytest:' \
+		'apt install python3-pytest (Fedora: dnf install python3-pytest)' >&2; exit 1; }
+endef
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
+
+## make run-lab 6: run lab 6; its knobs are variables: make run-lab 6 LINK='loss 20%' SEED=3
+run-lab: $(BIN)
+	$(need_python)
+	@PYTHONPATH=tests '$(PYTHON)' -m harness.run_lab $(LAB)
+
+## make labs: list the labs with their questions
+labs:
+	$(need_python)
+	@PYTHONPATH=tests '$(PYTHON)' -m harness.run_lab --list
+
+## make wire LINK='loss 5%': open a shell on the host `client`, inside a wire (also UP, DOWN, SEED, LOG, PCAP)
+wire: build/bin/wire build/bin/on
+	@set --; \
+	[ -z "$$LINK" ] || set -- "$$@" --link "$$LINK"; \
+	[ -z "$$UP" ] || set -- "$$@" --up "$$UP"; \
+	[ -z "$$DOWN" ] || set -- "$$@" --down "$$DOWN"; \
+	[ -z "$$SEED" ] || set -- "$$@" --seed "$$SEED"; \
+	[ -z "$$LOG" ] || set -- "$$@" --log "$$LOG"; \
+	[ -z "$$PCAP" ] || set -- "$$@" --pcap "$$PCAP"; \
+	build/bin/wire "$$@" -- sh -c '"$${SHELL:-sh}"; :'
+
+## make diff-client: what the protocol changes in the client (also diff-server, diff-sender, diff-receiver)
+diff-client diff-server diff-sender diff-receiver: diff-%:
+	@if [ -t 1 ]; then color=always; else color=never; fi; \
+	show() { \
+		printf '\n%s/%s.c, seen from %s/%s.c: what changes from %s to %s\n\n' \
+			$$3 $* $$1 $* "$$2" "$$4"; \
+		if command -v git >/dev/null; then \
+			git --no-pager diff --no-index --color=$$color -- $$1/$*.c $$3/$*.c; \
+		else \
+			diff --color=$$color -u $$1/$*.c $$3/$*.c; \
+		fi; \
+		[ $$? -le 1 ]; \
+	}; \
+	show tcp TCP udp UDP && show udp UDP raw 'a raw socket'
+
+# A sanitizer's verdict has an exit status that no program has: a test that expects a failure is not fooled.
+# calls.so is preloaded ahead of libasan, hence verify_asan_link_order.
+ifdef SANITIZE
+test: export ASAN_OPTIONS := exitcode=86:verify_asan_link_order=0:detect_leaks=1
+test: export UBSAN_OPTIONS := exitcode=86:print_stacktrace=1
+test: export LSAN_OPTIONS := exitcode=86
+endif
+## make test: build and run every test (SANITIZE=1: with ASan and UBSan; TESTS='-k order': some of them)
+test: all
+	$(need_python)
+	@'$(PYTHON)' -m pytest --junitxml=build/reports/junit.xml $(TESTS)
+
+## make bench: measure round trips, messages a second and the wire, side by side with known tools
+bench: $(BIN) build/bench/bare
+	$(need_python)
+	@PYTHONPATH=tests '$(PYTHON)' tests/harness/bench.py
+
+## make doctor: say what this machine has and lacks, and the command that helps
+doctor: $(if $(shell command -v $(firstword $(CC))),build/bin/wire)
+	@for p in '$(PYTHON)' python3 /usr/bin/python3; do \
+		command -v "$$p" >/dev/null || continue; \
+		CC='$(CC)' exec "$$p" tests/harness/doctor.py; \
+	done; \
+	echo 'make doctor: python3 is missing: apt install python3-pytest' >&2; exit 1
+
+# Each checker that is missing is a failure: a lint that was not run has found nothing.
+LINT_C  = $(shell find common tcp udp raw labs tests -name '*.c' | sort)
+LINT_CH = $(shell find common tcp udp raw labs tests -name '*.[ch]' | sort)
+LINT_JOBS = $(shell nproc 2>/dev/null || echo 2)
+define need
+	@command -v $(1) >/dev/null || { echo 'make lint: $(1) is missing: apt install $(1)' \
+		'(Fedora: dnf install $(or $(2),$(1)))' >&2; exit 1; }
+endef
+
+## make lint: check format and mistakes, C and Python
+lint: lint-format lint-tidy lint-cppcheck lint-black lint-flake8
+lint-format:
+	$(call need,clang-format,clang-tools-extra)
+	@clang-format --dry-run -Werror $(LINT_CH)
+lint-tidy:
+	$(call need,clang-tidy,clang-tools-extra)
+	@printf '%s\n' $(LINT_C) | xargs -P $(LINT_JOBS) -n 1 sh -c \
+		'out=$$(clang-tidy --quiet "$$0" -- $(CFLAGS) -I. 2>&1) || { echo "$$out"; exit 1; }'
+lint-cppcheck:
+	$(call need,cppcheck)
+	@cppcheck -q -j $(LINT_JOBS) --std=c11 --error-exitcode=1 --library=posix,gnu,bsd --suppress=arrayIndexOutOfBoundsCond -I. \
+		--enable=warning,performance,portability $(LINT_C)
+lint-black:
+	$(call need,black)
+	@black -q --check --diff -l 100 -t py39 tests labs
+lint-flake8:
+	$(call need,flake8,python3-flake8)
+	@flake8 tests labs
+
+## make help: this list
+help:
+	@sed -n 's/^## //p' $(firstword $(MAKEFILE_LIST)) | while IFS= read -r line; do \
+		printf '%-24s %s\n' "$${line%%: *}" "$${line#*: }"; done
+
+## make clean: remove what was built
 clean:
 	rm -rf build

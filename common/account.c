@@ -92,13 +92,10 @@ static struct order read_options(int argc, char **argv)
 		{NULL, 0, NULL, 0}};
 	struct order o = {.wait_ns = -1, .threshold = TALLY_THRESHOLD};
 	uint64_t number;
-	int letter;
 
 	opterr = 0;
 	for (;;) {
-		int at = optind;
-
-		letter = getopt_long(argc, argv, ":c:W:qJh", longs, NULL);
+		int at = optind, letter = getopt_long(argc, argv, ":c:W:qJh", longs, NULL);
 		if (letter == -1)
 			break;
 		switch (letter) {
@@ -163,11 +160,11 @@ static _Noreturn void bad_value(
 	const struct trace *t, const char *column, const char *value, const char *allowed)
 {
 	char shown[41];
-	size_t n = 0;
 
-	for (; value[n] && n < sizeof(shown) - 1; n++)
-		shown[n] = isprint((unsigned char)value[n]) ? value[n] : '?';
-	shown[n] = '\0';
+	snprintf(shown, sizeof(shown), "%s", value);
+	for (char *c = shown; *c; c++)
+		if (!isprint((unsigned char)*c))
+			*c = '?';
 	errx(2, "%s:%zu: %s '%s': allowed is %s", t->name, t->line, column, shown, allowed);
 }
 
@@ -430,7 +427,7 @@ static void print_sum(const struct order *o, const struct account *a, uint64_t a
 /* Prints everything. Returns the exit status. */
 static int print_flows(const struct order *o, const struct flow *flows, size_t n)
 {
-	struct tally **tallies = calloc(n, sizeof(*tallies));
+	struct tally **tallies = calloc(n, sizeof(struct tally *));
 	struct account sum, a;
 	bool missing = false;
 	uint64_t alien = 0;

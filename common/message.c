@@ -54,14 +54,14 @@ static uint32_t crc_add(uint32_t crc, const uint8_t *p, size_t len)
 /* Over the whole message as if its CRC field were zero: the field cannot cover itself. */
 static uint32_t crc_of(const uint8_t *buf, size_t len)
 {
-	static const uint8_t zero[4];
+	uint8_t header[MESSAGE_HEADER_BYTES];
 	uint32_t crc;
 
 	pthread_once(&tables_once, make_tables);
-	crc = crc_add(UINT32_MAX, buf, AT_CRC);
-
-	crc = crc_add(crc, zero, sizeof(zero));
-	return ~crc_add(crc, buf + AT_SEQ, len - AT_SEQ);
+	memcpy(header, buf, sizeof(header));
+	memset(header + AT_CRC, 0, 4);
+	crc = crc_add(UINT32_MAX, header, sizeof(header));
+	return ~crc_add(crc, buf + sizeof(header), len - sizeof(header));
 }
 
 static void put32(uint8_t *p, uint32_t v)

@@ -313,7 +313,6 @@ static void account_order(struct work *w, const struct tally *t, const uint64_t 
 		rank[place(by_seq[i])] = (uint32_t)i;
 	for (size_t i = 0; i < t->n; i++) {
 		const struct copy *c = &t->copies[i];
-		size_t from;
 
 		w->size_missing |= !c->bytes;
 		if (c->seq >= next_expected) { /* 3.3: in order */
@@ -321,7 +320,8 @@ static void account_order(struct work *w, const struct tally *t, const uint64_t 
 			raisers[n_raisers++] = (uint32_t)i;
 			run++;
 		} else {
-			from = first_greater(t->copies, raisers, n_raisers, c->seq);
+			size_t from = first_greater(t->copies, raisers, n_raisers, c->seq);
+
 			broken[from] = true;
 			out->reordered++;
 			spread_add(&out->extent, &w->extent, (int64_t)(i - raisers[from]));
@@ -368,8 +368,9 @@ static void account_density(struct work *w, const struct tally *t, const uint64_
 			size_t at = place(by_seq[next]);
 
 			index = number(by_seq[next]) > index ? number(by_seq[next]) : index;
-			if (state[at] == HAD_AN_INDEX ||
-				(state[at] == WAITED_FOR && at <= i + t->threshold))
+			if (state[at] == HAD_AN_INDEX)
+				break;
+			if (at <= i + t->threshold && state[at] == WAITED_FOR)
 				break;
 			state[at] = LEFT_OUT;
 			next++;
@@ -558,8 +559,8 @@ static void close_order(struct work *w)
 	a->n_reordered[0] = 0;
 	while (a->n_reordered_max < TALLY_N_MAX && a->n_reordered[a->n_reordered_max + 1])
 		a->n_reordered_max++;
-	a->density = need(2 * a->threshold + 1, sizeof(*a->density));
-	for (size_t i = 0; a->threshold && i <= 2 * a->threshold; i++)
+	a->density = need(2 * (size_t)a->threshold + 1, sizeof(*a->density));
+	for (size_t i = 0; a->threshold && i <= 2 * (size_t)a->threshold; i++)
 		if (w->displaced[i])
 			a->density[a->n_density++] =
 				(struct account_count){(int64_t)i - a->threshold, w->displaced[i]};
@@ -603,7 +604,7 @@ static void account_counts(struct account *a, struct tally *const flows[], size_
 void tally_account(struct tally *const flows[], size_t n, struct account *out)
 {
 	struct work *w = need(1, sizeof(*w));
-	bool same_clock = false, other_clock = false;
+	bool other_clock = false, mixed = false;
 	const char *problem = NULL;
 
 	memset(out, 0, sizeof(*out));
@@ -630,7 +631,7 @@ void tally_account(struct tally *const flows[], size_t n, struct account *out)
 			if (c->due_ns != TALLY_NO_TIME)
 				w->due[w->n_due++] = c->received_ns - c->due_ns;
 		}
-		same_clock |= t->same_clock;
+		mixed |= t->same_clock && t->other_clock;
 		other_clock |= t->other_clock;
 		free(by_seq);
 	}
@@ -641,7 +642,7 @@ void tally_account(struct tally *const flows[], size_t n, struct account *out)
 	account_delay(&out->from_due, w->due, w->n_due, out, problem);
 	account_delay(&out->from_sent, w->sent, w->n_sent, out, problem);
 	out->jitter_ns = (double)NAN;
-	if (same_clock && other_clock) { /* the offset does not cancel */
+	if (mixed) { /* the clocks' offset does not cancel */
 		out->ipdv.count = 0;
 	} else if (n == 1 && out->received) {
 		out->jitter_ns = jitter(flows[0]);

@@ -72,10 +72,11 @@ static int64_t draw_delay(const struct fate_spec *spec, uint64_t bits)
 		return delay_ns;
 	if (spec->normal) {
 		/*
-		 * The sum of 12 uniform numbers, less 6, has mean 0 and variance 1 and is as good as normal up to 3
-		 * sigma (and never above 6): integers all the way, 12 numbers of 16 bits out of 3 draws.
+		 * The sum of 12 uniform numbers, less 6, has mean 0 and variance 1 and is as good
+		 * as normal up to 3 sigma (and never above 6): integers all the way, 12 numbers of
+		 * 16 bits out of 3 draws.
 		 */
-		int64_t twice = -12 * INT64_C(65535);
+		int64_t twice = INT64_C(-12) * 65535;
 
 		for (uint64_t i = 0; i < 3; i++) {
 			uint64_t word = draw_bits(bits, i);
@@ -83,7 +84,7 @@ static int64_t draw_delay(const struct fate_spec *spec, uint64_t bits)
 			for (int j = 0; j < 4; j++, word >>= 16)
 				twice += 2 * (int64_t)(word & 0xffff);
 		}
-		delay_ns += spec->jitter_ns * twice / (2 * 65536);
+		delay_ns += spec->jitter_ns * twice / 131072;
 	} else {
 		delay_ns += (int64_t)scale_bits(bits, 2 * (uint64_t)spec->jitter_ns + 1) -
 			    spec->jitter_ns;
@@ -156,7 +157,10 @@ struct number {
 	unsigned int decimals;
 };
 
-/* Reads a number at the start of the token, and cuts it off. False when there is none, or it has too many digits. */
+/*
+ * Reads a number at the start of the token, and cuts it off. False when there is none, or it has
+ * too many digits.
+ */
 static bool take_number(struct token *token, struct number *number)
 {
 	unsigned int significant = 0, seen = 0;
@@ -187,7 +191,10 @@ struct unit {
 	uint64_t size;
 };
 
-/* number * size to the nearest whole, up to `most`. False when it is more, or too finely given to be computed exactly. */
+/*
+ * number * size to the nearest whole, up to `most`. False when it is more, or too finely given to
+ * be computed exactly.
+ */
 static bool scale_number(const struct number *number, uint64_t size, uint64_t most, uint64_t *value)
 {
 	uint64_t power = 1, whole, rest;
@@ -242,7 +249,10 @@ static bool take_rate(const struct token *token, uint64_t *bits)
 	       *bits >= FATE_RATE_MIN;
 }
 
-/* A percentage, with or without its sign as in tc, as a probability: the double nearest to what was written. */
+/*
+ * A percentage, with or without its sign as in tc, as a probability: the double nearest to what was
+ * written.
+ */
 static bool take_share(struct token token, double *share)
 {
 	struct number number;
@@ -709,7 +719,10 @@ void fate_set(struct fate *fate, const struct fate_spec *spec)
 	fate->spec = *spec;
 }
 
-/* The first rule that speaks of this frame decides. What none speaks of passes, unless something is allowed by name. */
+/*
+ * The first rule that speaks of this frame decides. What none speaks of passes, unless something is
+ * allowed by name.
+ */
 static bool is_blocked(
 	const struct fate *fate, const struct frame_info *info, struct fate_decision *decision)
 {
@@ -730,8 +743,9 @@ static bool is_blocked(
 			if (rule->class == FRAME_ICMP && info->ip_version == 6)
 				protocol = 58;
 			/*
-			 * It shows no port. An allowed protocol's passes, as it is worth nothing without the first, which
-			 * is looked at; a blocked port's passes for the same reason.
+			 * It shows no port. An allowed protocol's passes, as it is worth nothing
+			 * without the first, which is looked at; a blocked port's passes for the
+			 * same reason.
 			 */
 			if (info->protocol != protocol ||
 				(rule->has_port && rule->action != FATE_ALLOW))
@@ -785,7 +799,10 @@ static bool is_dropped(
 	return dropped;
 }
 
-/* As sch_netem has it: the state before this packet says how likely its loss is, and then whether it moves. */
+/*
+ * As sch_netem has it: the state before this packet says how likely its loss is, and then whether
+ * it moves.
+ */
 static bool is_lost_in_gemodel(
 	struct fate *fate, unsigned int class, uint64_t index, struct fate_decision *decision)
 {
@@ -814,7 +831,10 @@ static bool is_lost(
 	return decision->draw < decision->probability;
 }
 
-/* As netem: once gap - 1 have kept their place, each of the next is sent ahead with that probability, until one is. */
+/*
+ * As netem: once gap - 1 have kept their place, each of the next is sent ahead with that
+ * probability, until one is.
+ */
 static bool is_sent_ahead(struct fate *fate, unsigned int class, uint64_t index)
 {
 	const struct fate_spec *spec = &fate->spec;

@@ -1,15 +1,20 @@
 /*
- * What becomes of a packet. One direction's spec, in tc-netem's words, is parsed here; after that each packet's fate is a
- * pure function of (seed, direction, kind of impairment, class, index in class):
+ * What becomes of a packet. One direction's spec, in tc-netem's words, is parsed here; after that
+ * each packet's fate is a pure function of (seed, direction, kind of impairment, class, index in
+ * class):
  *
- *   draw = d(d(d(d(seed, direction), kind), class), index)      d(key, n) = mix(key + (n + 1) * 0x9e3779b97f4a7c15)
+ *   draw = d(d(d(d(seed, direction), kind), class), index)
+ *   d(key, n) = mix(key + (n + 1) * 0x9e3779b97f4a7c15)
  *
- * mod 2^64, where mix is SplitMix64's finaliser, so d(key, 0), d(key, 1), ... is SplitMix64 seeded with key (Steele, Lea and
- * Flood 2014). A probability compares the upper 53 bits as a number in [0, 1). Nothing is drawn "next", so no setting and no
- * other packet shifts a draw. Only two things have a memory, gemodel's state and reorder's gap, and each moves once for each
- * index of its class. All else is integers: no libm, no rounding mode, no fused multiply-add can make two machines differ.
+ * mod 2^64, where mix is SplitMix64's finaliser, so d(key, 0), d(key, 1), ... is SplitMix64 seeded
+ * with key (Steele, Lea and Flood 2014). A probability compares the upper 53 bits as a number in
+ * [0, 1). Nothing is drawn "next", so no setting and no other packet shifts a draw. Only two things
+ * have a memory, gemodel's state and reorder's gap, and each moves once for each index of its
+ * class. The rest is integers, and exact or once-rounded doubles: no libm and no fused multiply-add
+ * can make two machines differ.
  *
- * It never sees a device, a clock, a byte of a frame, or the queue: `rate` and `limit` are parsed here and applied there.
+ * It never sees a device, a clock, a byte of a frame, or the queue: `rate` and `limit` are parsed
+ * here and applied there.
  */
 #ifndef COMMON_WIRE_FATE_H
 #define COMMON_WIRE_FATE_H
@@ -69,7 +74,10 @@ enum {
 	FATE_EXPLAIN_BYTES = 256, /* room for any explanation */
 };
 
-/* One rule of the firewall. The first that matches decides; where there is an `allow`, what no rule matches is blocked. */
+/*
+ * One rule of the firewall. The first that matches decides; where there is an `allow`, what no rule
+ * matches is blocked.
+ */
 struct fate_rule {
 	uint8_t action; /* enum fate_action */
 	uint8_t class;	/* FRAME_TCP, FRAME_UDP, FRAME_ICMP or FRAME_RAW */
@@ -101,7 +109,10 @@ struct fate_spec {
 	bool normal; /* the jitter's distribution; else uniform */
 	uint16_t rules;
 	struct fate_rule rule[FATE_RULES];
-	/* Ranges of drop class c: range_begin[c] up to range_begin[c + 1], in order, without overlap. */
+	/*
+	 * Ranges of drop class c: range_begin[c] up to range_begin[c + 1], in order, without
+	 * overlap.
+	 */
 	uint16_t range_begin[FRAME_DROPS + 1];
 	struct fate_range range[FATE_RANGES];
 };
@@ -132,7 +143,10 @@ enum fate_cause {
 struct fate_decision {
 	uint64_t index;	  /* in its class, from 0 */
 	int64_t delay_ns; /* jitter and all; 0 when sent ahead */
-	/* With corrupted: in bits from where the frame's body begins, the highest of each byte first. */
+	/*
+	 * With corrupted: in bits from where the frame's body begins, the highest of each byte
+	 * first.
+	 */
 	uint32_t corrupt_bit;
 	uint8_t result; /* enum fate_result */
 	uint8_t copies; /* besides the original: 0 or 1 */
@@ -149,12 +163,15 @@ struct fate_decision {
 };
 
 /*
- * Parses one direction's spec, e.g. "delay 20ms 5ms loss 5%"; "" is a clean cable. Returns 0, or -1 with one line in `error`
- * (no newline) that names the word, the value and what is allowed.
+ * Parses one direction's spec, e.g. "delay 20ms 5ms loss 5%"; "" is a clean cable. Returns 0, or -1
+ * with one line in `error` (no newline) that names the word, the value and what is allowed.
  */
 int fate_parse(const char *text, struct fate_spec *spec, char error[FATE_ERROR_BYTES]);
 
-/* Writes a spec in words that fate_parse() takes for the same spec; `text` has room for FATE_TEXT_BYTES. Returns text. */
+/*
+ * Writes a spec in words that fate_parse() takes for the same spec; `text` has room for
+ * FATE_TEXT_BYTES. Returns text.
+ */
 const char *fate_format(const struct fate_spec *spec, char *text);
 
 /* Begins the first run over a clean cable. */
@@ -163,18 +180,22 @@ void fate_init(struct fate *fate, uint64_t seed, enum fate_direction direction);
 /* Begins a new run: indices, counts and chains as at the start; the spec stays. */
 void fate_reset(struct fate *fate, uint64_t seed);
 
-/* Changes the spec in mid-run. Indices and counts go on; so does a chain that both specs have, any other begins anew. */
+/*
+ * Changes the spec in mid-run. Indices and counts go on; so does a chain that both specs have, any
+ * other begins anew.
+ */
 void fate_set(struct fate *fate, const struct fate_spec *spec);
 
 /*
- * The fate of the next packet of its class. Precedence: blocked, dropped, lost; then duplicate, corrupt, delay and reorder.
- * A packet that dies has copies 0, corrupted and ahead false, delay 0.
+ * The fate of the next packet of its class. Precedence: blocked, dropped, lost; then duplicate,
+ * corrupt, delay and reorder. A packet that dies has copies 0, corrupted and ahead false, delay 0.
  */
 void fate_decide(struct fate *fate, const struct frame_info *info, struct fate_decision *decision);
 
 /*
- * Says why, for a capture's comment: "lost: draw 0.012 < 0.05", "dropped: data 3", "blocked: tcp:80", "duplicated; sent
- * ahead", "corrupted: bit 17 behind the IP header", "queue: limit 10"; "" when there is nothing to say. Returns text.
+ * Says why, for a capture's comment: "lost: draw 0.012 < 0.05", "dropped: data 3", "blocked:
+ * tcp:80", "duplicated; sent ahead", "corrupted: bit 17 behind the IP header", "queue: limit 10";
+ * "" when there is nothing to say. Returns text.
  */
 const char *fate_explain(const struct fate_decision *decision, char text[FATE_EXPLAIN_BYTES]);
 
@@ -185,8 +206,9 @@ const char *fate_direction_name(enum fate_direction direction);
 const char *fate_result_name(enum fate_result result);
 
 /*
- * Writes, as CSV, the first n fates of each of tcp, udp, icmp and raw in both directions, without a packet: what depends on
- * ports, flags or time (a firewall's ports, `drop syn`, rate, limit) is not in it. Returns 0, or -1 with errno.
+ * Writes, as CSV, the first n fates of each of tcp, udp, icmp and raw in both directions, without a
+ * packet: what depends on ports, flags or time (a firewall's ports, `drop syn`, rate, limit) is not
+ * in it. Returns 0, or -1 with errno.
  */
 int fate_dry_run(
 	FILE *out, const struct fate_spec spec[FATE_DIRECTIONS], uint64_t seed, uint64_t n);

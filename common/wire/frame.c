@@ -1,4 +1,7 @@
-/* What is in a frame. See frame.h. Layouts: RFC 791, 8200, 9293, 768, 792, 4443; numbers: IANA's registries. */
+/*
+ * What is in a frame. See frame.h. Layouts: RFC 791, 8200, 9293, 768, 792, 4443; numbers: IANA's
+ * registries.
+ */
 #include "common/wire/frame.h"
 
 #include <string.h>
@@ -65,7 +68,10 @@ static void put32(uint8_t *p, uint32_t value)
 	put16(p + 2, value);
 }
 
-/* A payload that begins with a message of ours tells whose it is. The CRC is the receiver's business. */
+/*
+ * A payload that begins with a message of ours tells whose it is. The CRC is the receiver's
+ * business.
+ */
 static void read_message(const uint8_t *payload, size_t length, struct frame_info *info)
 {
 	if (length < MESSAGE_HEADER_BYTES || get32(payload) != MESSAGE_MAGIC ||
@@ -118,7 +124,10 @@ static void read_tcp(const uint8_t *bytes, size_t at, size_t end, struct frame_i
 	set_drop(info, FRAME_DROP_RST, flags & FRAME_FLAG_RST);
 }
 
-/* IPv6 has no ARP: neighbour and router discovery (RFC 4861) are its place, multicast reports (RFC 3810) no one's. */
+/*
+ * IPv6 has no ARP: neighbour and router discovery (RFC 4861) are its place, multicast reports (RFC
+ * 3810) no one's.
+ */
 static uint8_t class_of_icmp6(uint8_t type)
 {
 	if (type >= 133 && type <= 137)
@@ -177,7 +186,10 @@ static void read_ipv4(const uint8_t *bytes, size_t length, struct frame_info *in
 	total = get16(ip + 2);
 	if (header < IPV4_HEADER || total < header || header > length - ETHERNET_HEADER)
 		return;
-	/* A cable pads a short frame, and a capture or a liar cuts a long one: both the header and the frame bound the body. */
+	/*
+	 * A cable pads a short frame, and a capture or a liar cuts a long one: both the header and
+	 * the frame bound the body.
+	 */
 	at = ETHERNET_HEADER + header;
 	end = total < length - ETHERNET_HEADER ? ETHERNET_HEADER + total : length;
 	fragment = get16(ip + 6);
@@ -238,7 +250,10 @@ static void read_ipv6(const uint8_t *bytes, size_t length, struct frame_info *in
 		next = header[0];
 		at += size;
 		set_body(info, at, end);
-		/* Behind a fragment header that is not the first, `next` tells what is there only once it is put together. */
+		/*
+		 * Behind a fragment header that is not the first, `next` tells what is there only
+		 * once it is put together.
+		 */
 		if (info->frag_offset > 0) {
 			info->class = FRAME_FRAG;
 			break;

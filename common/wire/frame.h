@@ -1,7 +1,7 @@
 /*
- * What is in a frame: one Ethernet frame in, plain facts out. It takes any bytes, reads none past the length it is
- * given, and keeps no state. It also writes the answer that a closed port would send, for a firewall that rejects.
- * It never sees a device, a clock or a fate.
+ * What is in a frame: one Ethernet frame in, plain facts out. It takes any bytes, reads none past
+ * the length it is given, and keeps no state. It also writes the answer that a closed port would
+ * send, for a firewall that rejects. It never sees a device, a clock or a fate.
  */
 #ifndef COMMON_WIRE_FRAME_H
 #define COMMON_WIRE_FRAME_H
@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 /*
- * The classes that fates are drawn in: each frame is in one. The numbers are part of the key that fates are made from
- * (fate.h): a change of order changes every fate.
+ * The classes that fates are drawn in: each frame is in one. The numbers are part of the key that
+ * fates are made from (fate.h): a change of order changes every fate.
  */
 enum frame_class {
 	FRAME_TCP,
@@ -51,7 +51,10 @@ enum {
 	FRAME_FLAG_CWR = 0x80,
 };
 
-/* The longest frame that frame_answer() makes: IPv6's smallest MTU behind an Ethernet header (RFC 4443 2.4 (c)). */
+/*
+ * The longest frame that frame_answer() makes: IPv6's smallest MTU behind an Ethernet header (RFC
+ * 4443 2.4 (c)).
+ */
 enum { FRAME_ANSWER_BYTES = 14 + 1280 };
 
 /* Numbers are in host byte order; each has a meaning only with the has_ that its comment names. */
@@ -82,7 +85,10 @@ struct frame_info {
 	bool has_message;
 };
 
-/* Fills info with what `length` bytes, an Ethernet frame or anything else, have to say. Never fails. */
+/*
+ * Fills info with what `length` bytes, an Ethernet frame or anything else, have to say. Never
+ * fails.
+ */
 void frame_parse(const uint8_t *bytes, size_t length, struct frame_info *info);
 
 /* "tcp", "udp", "icmp", "raw", "frag", "arp", "other" */
@@ -92,17 +98,19 @@ const char *frame_class_name(enum frame_class class);
 const char *frame_drop_name(enum frame_drop drop);
 
 /*
- * Writes TCP flags as letters, in the order SFRPAUEC: "S", "SA", "A", "PA", "FA", "RA", or "". Returns text.
+ * Writes TCP flags as letters, in the order SFRPAUEC: "S", "SA", "A", "PA", "FA", "RA", or "".
+ * Returns text.
  */
 enum { FRAME_FLAGS_TEXT = 9 };
 const char *frame_flags_text(uint8_t flags, char text[FRAME_FLAGS_TEXT]);
 
 /*
- * Writes the frame that its destination would send back if nobody listened there: to TCP a RST (RFC 9293 3.10.7.1); to the
- * rest an ICMP unreachable, port for what has ports and for ICMP, protocol for raw (RFC 792; ICMPv6 port: RFC 4443 3.1).
- * `info` is what frame_parse() made of the same bytes; `answer` has room for FRAME_ANSWER_BYTES. Returns the answer's length,
- * or 0 where none may be sent: to a RST, an ICMP error, a fragment behind the first, to or from an address that is not one
- * host's (RFC 1122 3.2.2, RFC 4443 2.4 (e)), or to what cannot be read.
+ * Writes the frame that its destination would send back if nobody listened there: to TCP a RST (RFC
+ * 9293 3.10.7.1); to the rest an ICMP unreachable, port for what has ports and for ICMP, protocol
+ * for raw (RFC 792; ICMPv6 port: RFC 4443 3.1). `info` is what frame_parse() made of the same
+ * bytes; `answer` has room for FRAME_ANSWER_BYTES. Returns the answer's length, or 0 where none may
+ * be sent: to a RST, an ICMP error, a fragment behind the first, to or from an address that is not
+ * one host's (RFC 1122 3.2.2, RFC 4443 2.4 (e)), or to what cannot be read.
  */
 size_t frame_answer(
 	const uint8_t *bytes, size_t length, const struct frame_info *info, uint8_t *answer);

@@ -14,7 +14,10 @@ struct queue_chunk {
 	_Alignas(struct queue_entry) uint8_t bytes[];
 };
 
-/* A rate of a few bits a second and a long queue end in the year 2262: there time stands still, and nothing wraps. */
+/*
+ * A rate of a few bits a second and a long queue end in the year 2262: there time stands still, and
+ * nothing wraps.
+ */
 static int64_t add_ns(int64_t a, uint64_t b)
 {
 	return b > (uint64_t)(INT64_MAX - 1 - a) ? INT64_MAX - 1 : a + (int64_t)b;

@@ -1,4 +1,7 @@
-/* The fates of packets: the spec language, the generator, each impairment, and that no two of them shift each other. */
+/*
+ * The fates of packets: the spec language, the generator, each impairment, and that no two of them
+ * shift each other.
+ */
 #include "common/wire/fate.h"
 
 #include <inttypes.h>
@@ -257,7 +260,10 @@ static void test_full_specs(void)
 	check_text("65 rules", error, "block: more than 64 rules", __LINE__);
 }
 
-/* Random words, right and wrong, cut anywhere: a spec or one line, never a crash; what parses is written back alike. */
+/*
+ * Random words, right and wrong, cut anywhere: a spec or one line, never a crash; what parses is
+ * written back alike.
+ */
 static void test_random_specs(void)
 {
 	static const char *const pieces[] = {"delay 20ms ", "5ms", " ", "loss ", "gemodel 5% ",
@@ -290,8 +296,9 @@ static void test_random_specs(void)
 /* ---- the generator ---- */
 
 /*
- * SplitMix64 is public: seeded with 1234567 it begins 6457827717110365317, 3203168211198807973, ... Here it is reached
- * through the spec alone, so what is compared are fates that the slow generator in tests/harness/fate_oracle.py gave.
+ * SplitMix64 is public: seeded with 1234567 it begins 6457827717110365317, 3203168211198807973, ...
+ * Here it is reached through the spec alone, so what is compared are fates that the slow generator
+ * in tests/harness/fate_oracle.py gave.
  */
 static void test_known_answers(void)
 {
@@ -372,7 +379,10 @@ static void test_key(void)
 	}
 }
 
-/* No setting shifts another's draws, no other class's packets shift anything, and a new run begins anew. */
+/*
+ * No setting shifts another's draws, no other class's packets shift anything, and a new run begins
+ * anew.
+ */
 static void test_independence(void)
 {
 	struct fate_spec spec =
@@ -436,7 +446,10 @@ static void test_rates(void)
 	CHECK_EQ(count_result(decisions, MANY, FATE_LOST), 0);
 	decide("loss 100%", 1, FATE_UP, FRAME_UDP, decisions, MANY);
 	CHECK_EQ(count_result(decisions, MANY, FATE_LOST), MANY);
-	/* Exact, as they are the same everywhere; 4 sigma from the mean at most, as they are random. */
+	/*
+	 * Exact, as they are the same everywhere; 4 sigma from the mean at most, as they are
+	 * random.
+	 */
 	decide("loss 5%", 1, FATE_UP, FRAME_UDP, decisions, MANY);
 	CHECK_EQ(count_result(decisions, MANY, FATE_LOST), 4918);
 	CHECK(4918 > 5000 - 4 * 69 && 4918 < 5000 + 4 * 69);

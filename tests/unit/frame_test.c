@@ -1,4 +1,7 @@
-/* What is in a frame: every kind that is told apart, every way to be cut short or lied to, and the answers of a closed port. */
+/*
+ * What is in a frame: every kind that is told apart, every way to be cut short or lied to, and the
+ * answers of a closed port.
+ */
 #include "common/wire/frame.h"
 
 #include <stdlib.h>
@@ -54,7 +57,10 @@ static void ethernet(unsigned int type)
 	put16(12, type);
 }
 
-/* An IPv4 packet from 10.0.0.1 to 10.0.0.2 with so much behind its header; returns where that begins. */
+/*
+ * An IPv4 packet from 10.0.0.1 to 10.0.0.2 with so much behind its header; returns where that
+ * begins.
+ */
 static size_t ipv4(uint8_t protocol, size_t body)
 {
 	static const uint8_t addresses[] = {10, 0, 0, 1, 10, 0, 0, 2};
@@ -293,7 +299,9 @@ static void test_fragments(void)
 {
 	size_t at = ipv4(17, 100);
 
-	/* The first is what it is; those behind it are fragments, whatever their bytes look like. */
+	/*
+	 * The first is what it is; those behind it are fragments, whatever their bytes look like.
+	 */
 	put16(ETHERNET + 6, 0x2000);
 	message(at + 8);
 	parse(at + 100);

@@ -1,4 +1,7 @@
-/* Packets on their way: when each leaves, in which order, how many there may be, and the memory that they take. */
+/*
+ * Packets on their way: when each leaves, in which order, how many there may be, and the memory
+ * that they take.
+ */
 #include "common/wire/queue.h"
 
 #include <inttypes.h>
@@ -141,7 +144,10 @@ static void test_rate(void)
 	push(&queue, 200 * MS + 1, 4, 125, 0, false);
 	POP(&queue, 300 * MS, 3, 201 * MS);
 	POP(&queue, 300 * MS, 4, 201 * MS + 100000);
-	/* Jitter behind the transmitter keeps order too; what is sent ahead waits for the transmitter only. */
+	/*
+	 * Jitter behind the transmitter keeps order too; what is sent ahead waits for the
+	 * transmitter only.
+	 */
 	push(&queue, 400 * MS, 5, 1250, 20 * MS, false);
 	push(&queue, 400 * MS, 6, 1250, 1 * MS, false);
 	push(&queue, 400 * MS, 7, 1250, 0, true);
@@ -151,15 +157,20 @@ static void test_rate(void)
 	/* A rate that is taken away still lets go what it holds in order. */
 	push(&queue, 600 * MS, 8, 1250, 0, false);
 	queue_set(&queue, 0, 0);
-	push(&queue, 600 * MS, 9, 1250, 0, false);
+	push(&queue, 600 * MS, 9, 1250, 2 * MS, false);
+	push(&queue, 600 * MS, 11, 1250, 0, true);
 	POP(&queue, 700 * MS, 8, 601 * MS);
-	POP(&queue, 700 * MS, 9, 601 * MS);
+	POP(&queue, 700 * MS, 11, 601 * MS);
+	POP(&queue, 700 * MS, 9, 603 * MS);
 	push(&queue, 700 * MS, 10, 1250, 0, false);
 	POP(&queue, 700 * MS, 10, 700 * MS);
 	queue_clear(&queue);
 }
 
-/* No nanosecond is lost to rounding: 3 bits a nanosecond, and 100 000 packets that do not divide by it. */
+/*
+ * No nanosecond is lost to rounding: 3 bits a nanosecond, and 100 000 packets that do not divide by
+ * it.
+ */
 static void test_rate_is_exact(void)
 {
 	struct queue queue = {0};
@@ -221,7 +232,10 @@ static void test_limit(void)
 	queue_clear(&queue);
 }
 
-/* A second's worth at full speed: memory follows what is in flight, up and down, and again no further. */
+/*
+ * A second's worth at full speed: memory follows what is in flight, up and down, and again no
+ * further.
+ */
 static void test_memory(void)
 {
 	struct queue queue = {0};

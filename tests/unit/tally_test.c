@@ -136,6 +136,12 @@ static void test_duplicates(void)
 	CHECK(same(a.replicated_rate, 0.5));
 	CHECK_EQ(a.lost, ACCOUNT_NONE);
 	account_free(&a);
+
+	/* A second copy of 0 far behind the first would be all the jitter that there is. */
+	a = ACCOUNT_IN(0, 0, 1, 2, 0, 0);
+	CHECK_EQ(a.duplicates, 2);
+	CHECK(same(a.jitter_ns, 10e6 / 16 + 10e6 / 16 * 15 / 16));
+	account_free(&a);
 }
 
 static void test_density(void)
@@ -153,6 +159,23 @@ static void test_density(void)
 		CHECK_EQ(a.density[i].value, wanted[i].value);
 		CHECK_EQ(a.density[i].count, wanted[i].count);
 	}
+	account_free(&a);
+	tally_free(t);
+
+	/* 1 comes five places late: within DT 4 all are displaced, beyond DT 2 it is lost and none is. */
+	t = arrive_in(0, (const uint64_t[]){0, 2, 3, 4, 5, 1}, 6);
+	tally_set_threshold(t, 4);
+	tally_account(&t, 1, &a);
+	CHECK_EQ(a.n_density, 3);
+	CHECK_EQ(a.density[0].value, -1);
+	CHECK_EQ(a.density[0].count, 4);
+	CHECK_EQ(a.density[2].value, 4);
+	account_free(&a);
+	tally_set_threshold(t, 2);
+	tally_account(&t, 1, &a);
+	CHECK_EQ(a.n_density, 1);
+	CHECK_EQ(a.density[0].count, 5);
+	CHECK_EQ(a.density_total, 5);
 	account_free(&a);
 	tally_free(t);
 }
@@ -230,17 +253,17 @@ static void test_loss(void)
 	account_free(&a);
 }
 
-/* Nearest rank, at the ranks where one more or less shows: of 1000 samples 1 to 1000 the p50 is 500. */
+/* Nearest rank: of 1007 samples 1 to 1007 the p50 is the 504th, the first that half are not above. */
 static void test_percentiles(void)
 {
-	struct tally *t = tally_new(1000, -1);
+	struct tally *t = tally_new(1007, -1);
 	struct account a;
 
-	for (uint64_t seq = 0; seq < 1000; seq++) {
+	for (uint64_t seq = 0; seq < 1007; seq++) {
 		struct arrival arrival = {.seq = seq,
 			.due_ns = 0,
 			.sent_ns = 100,
-			.received_ns = 100 + (int64_t)(seq * 7 % 1000) + 1,
+			.received_ns = 100 + (int64_t)(seq * 7 % 1007) + 1,
 			.bytes = 100,
 			.same_clock = true};
 
@@ -249,13 +272,13 @@ static void test_percentiles(void)
 	CHECK(tally_complete(t));
 	tally_account(&t, 1, &a);
 	CHECK_EQ(a.from_sent.min_ns, 1);
-	CHECK_EQ(a.from_sent.p50_ns, 500);
-	CHECK_EQ(a.from_sent.p90_ns, 900);
-	CHECK_EQ(a.from_sent.p99_ns, 990);
-	CHECK_EQ(a.from_sent.p99_9_ns, 999);
-	CHECK_EQ(a.from_sent.max_ns, 1000);
-	CHECK_EQ(a.from_due.p50_ns, 600);
-	CHECK(same(a.from_sent.mean_ns, 500.5));
+	CHECK_EQ(a.from_sent.p50_ns, 504);
+	CHECK_EQ(a.from_sent.p90_ns, 907);
+	CHECK_EQ(a.from_sent.p99_ns, 997);
+	CHECK_EQ(a.from_sent.p99_9_ns, 1006);
+	CHECK_EQ(a.from_sent.max_ns, 1007);
+	CHECK_EQ(a.from_due.p50_ns, 604);
+	CHECK(same(a.from_sent.mean_ns, 504));
 	CHECK(!a.from_sent.censored && !a.from_sent.reason);
 	account_free(&a);
 	tally_free(t);
