@@ -1,6 +1,7 @@
 /*
- * account: judges a trace without a network: loss, duplicates, order, delay and its variation, from a CSV file, by the
- * same rules as a receiver's own account (tally). It has no twin: there is no socket in it.
+ * account: judges a trace without a network: loss, duplicates, order, delay and its variation, from
+ * a CSV file, by the same rules as a receiver's own account (tally). It has no twin: there is no
+ * socket in it.
  */
 #include "common/options.h"
 #include "common/report.h"
@@ -155,7 +156,10 @@ static struct order read_options(int argc, char **argv)
 	return o;
 }
 
-/* The one line for what the trace has wrong; `value` may hold anything at all, so it is shown with care. */
+/*
+ * The one line for what the trace has wrong; `value` may hold anything at all, so it is shown with
+ * care.
+ */
 static _Noreturn void bad_value(
 	const struct trace *t, const char *column, const char *value, const char *allowed)
 {
@@ -192,7 +196,10 @@ static bool has_column(const struct trace *t, enum column column)
 	return false;
 }
 
-/* The first line names the columns, unless it begins with a number: then they are the three that a trace must have. */
+/*
+ * The first line names the columns, unless it begins with a number: then they are the three that a
+ * trace must have.
+ */
 static bool read_header(struct trace *t, char **fields, size_t n)
 {
 	static const enum column needed[] = {SEQ, SENT, RECEIVED};
@@ -344,7 +351,10 @@ static int compare_rows(const void *a, const void *b)
 	return x->line < y->line ? -1 : x->line > y->line;
 }
 
-/* How many messages the n rows of a flow say were sent, and from which number on; 0 where they do not say. */
+/*
+ * How many messages the n rows of a flow say were sent, and from which number on; 0 where they do
+ * not say.
+ */
 static uint64_t sent_by_rows(
 	const struct trace *t, const struct row *rows, size_t n, uint64_t *first, bool first_told)
 {
@@ -386,7 +396,10 @@ static struct flow judge_flow(
 			.bytes = rows[i].bytes,
 			.same_clock = !o->two_clocks};
 
-		/* A number below the first wraps to one far beyond the last, and is alien like those. */
+		/*
+		 * A number below the first wraps to one far beyond the last, and is alien like
+		 * those.
+		 */
 		if (tally_add(f.tally, &a) == TALLY_ALIEN)
 			f.alien++;
 	}

@@ -1,5 +1,6 @@
 /*
- * addr: from host and port to a socket address and back to text. It knows no kinds of socket: no bind, no connect.
+ * addr: from host and port to a socket address and back to text. It knows no kinds of socket: no
+ * bind, no connect.
  */
 #ifndef COMMON_ADDR_H
 #define COMMON_ADDR_H
@@ -20,8 +21,9 @@ const char *addr_loopback(int family);
 #define ADDR_TEXT_BYTES 64 /* room for any "[address%scope]:port" */
 
 /*
- * Looks host up (a name or a numeric address) in the family AF_INET, AF_INET6 or AF_UNSPEC and sets the port, which is
- * 0 where there are none. A host that is not to be found is a usage error: one line, exit 2.
+ * Looks host up (a name or a numeric address) in the family AF_INET, AF_INET6 or AF_UNSPEC and sets
+ * the port, which is 0 where there are none. A host that is not to be found is a usage error: one
+ * line, exit 2.
  */
 struct addr addr_resolve(const char *host, uint16_t port, int family);
 

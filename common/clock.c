@@ -21,7 +21,10 @@ bool clock_sleep_until(int64_t when_ns, const volatile sig_atomic_t *stop)
 {
 	static _Thread_local bool punctual;
 
-	/* The kernel may wake us up to 50 us late, to save wake-ups, unless a thread says that it minds. */
+	/*
+	 * The kernel may wake us up to 50 us late, to save wake-ups, unless a thread says that it
+	 * minds.
+	 */
 	if (!punctual)
 		punctual = !prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
 	while (!*stop) {

@@ -15,14 +15,16 @@
 int64_t clock_now_ns(void);
 
 /*
- * Sleeps until the clock reads when_ns; an absolute time, so that no delay adds up. Returns true then, and false as
- * soon as *stop is set: it looks at least every 100 ms, because a signal may be taken by another thread.
+ * Sleeps until the clock reads when_ns; an absolute time, so that no delay adds up. Returns true
+ * then, and false as soon as *stop is set: it looks at least every 100 ms, because a signal may be
+ * taken by another thread.
  */
 bool clock_sleep_until(int64_t when_ns, const volatile sig_atomic_t *stop);
 
 /*
- * Which machine's boot the times belong to: 32 bits of the kernel's boot id, never 0. Two programs with the same id
- * read the same clock, so their times may be subtracted. 0 where the kernel does not tell: then nothing may be.
+ * Which machine's boot the times belong to: 32 bits of the kernel's boot id, never 0. Two programs
+ * with the same id read the same clock, so their times may be subtracted. 0 where the kernel does
+ * not tell: then nothing may be.
  */
 uint32_t clock_id(void);
 

@@ -18,8 +18,9 @@ enum {
 };
 
 /*
- * CRC-32C (Castagnoli, RFC 3720 section 12.1), eight bytes at a time: tables[k][b] is what byte b does to the CRC when k
- * more bytes follow it, so that eight look-ups that do not wait for one another do the work of eight that do.
+ * CRC-32C (Castagnoli, RFC 3720 section 12.1), eight bytes at a time: tables[k][b] is what byte b
+ * does to the CRC when k more bytes follow it, so that eight look-ups that do not wait for one
+ * another do the work of eight that do.
  */
 static uint32_t tables[8][256];
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
@@ -120,7 +121,10 @@ enum message_verdict message_decode(const uint8_t *buf, size_t len, struct messa
 		return MESSAGE_ALIEN;
 	if (get32(buf + AT_LENGTH) != len || get32(buf + AT_CRC) != crc_of(buf, len))
 		return MESSAGE_CORRUPT;
-	/* What a right CRC covers was written so: another version or kind is somebody else's, not damage. */
+	/*
+	 * What a right CRC covers was written so: another version or kind is somebody else's, not
+	 * damage.
+	 */
 	if (buf[AT_VERSION] != MESSAGE_VERSION || buf[AT_ZERO] || buf[AT_ZERO + 1] ||
 		buf[AT_KIND] < MESSAGE_DATA || buf[AT_KIND] > MESSAGE_REPLY)
 		return MESSAGE_ALIEN;

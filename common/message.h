@@ -1,5 +1,6 @@
 /*
- * message: the one message that every program sends, a 48-byte header and filler behind it. Big-endian.
+ * message: the one message that every program sends, a 48-byte header and filler behind it.
+ * Big-endian.
  *
  *   0  magic      4     16  version  1     32  due_ns   8
  *   4  length     4     17  kind     1     40  sent_ns  8
@@ -7,7 +8,8 @@
  *  12  flow       4     20  CRC-32C  4
  *                       24  seq      8
  *
- * The length is in the message because a stream has no other way to tell where one ends. It never sees fds or the time.
+ * The length is in the message because a stream has no other way to tell where one ends. It never
+ * sees fds or the time.
  */
 #ifndef COMMON_MESSAGE_H
 #define COMMON_MESSAGE_H
@@ -38,15 +40,21 @@ enum message_verdict {
 	MESSAGE_ALIEN,	 /* not ours */
 };
 
-/* Writes the whole message, m->length bytes (MESSAGE_HEADER_BYTES to MESSAGE_MAX_BYTES), with its filler and CRC. */
+/*
+ * Writes the whole message, m->length bytes (MESSAGE_HEADER_BYTES to MESSAGE_MAX_BYTES), with its
+ * filler and CRC.
+ */
 void message_encode(uint8_t *buf, const struct message *m);
 
-/* Reads the len bytes that arrived as one message. *m is filled in only when the verdict is MESSAGE_OK. */
+/*
+ * Reads the len bytes that arrived as one message. *m is filled in only when the verdict is
+ * MESSAGE_OK.
+ */
 enum message_verdict message_decode(const uint8_t *buf, size_t len, struct message *m);
 
 /*
- * How long the message is that begins with these MESSAGE_HEADER_BYTES bytes: what a reader of a stream must know before
- * it can read the rest. 0 if no message of ours begins so.
+ * How long the message is that begins with these MESSAGE_HEADER_BYTES bytes: what a reader of a
+ * stream must know before it can read the rest. 0 if no message of ours begins so.
  */
 size_t message_length(const uint8_t *header);
 

@@ -1,6 +1,6 @@
 /*
- * options: one command line for all programs, with ping's letters where ping has one. It never sees sockets, and all
- * that it prints is --help, --version and the one line that says what is wrong.
+ * options: one command line for all programs, with ping's letters where ping has one. It never sees
+ * sockets, and all that it prints is --help, --version and the one line that says what is wrong.
  */
 #ifndef COMMON_OPTIONS_H
 #define COMMON_OPTIONS_H
@@ -28,7 +28,10 @@ struct options {
 	const char *log; /* --log: one CSV row per message goes to this file; NULL: none */
 };
 
-/* What a role takes, in the letters of its options; `H` is the host, long options have a letter of their own here. */
+/*
+ * What a role takes, in the letters of its options; `H` is the host, long options have a letter of
+ * their own here.
+ */
 #define OPTIONS_CLIENT	 "HBcisWPqJlr"
 #define OPTIONS_SERVER	 "BqJb"
 #define OPTIONS_SENDER	 "HBcisWPqJlr"
@@ -37,16 +40,17 @@ struct options {
 #define OPTIONS_NODELAY	 "d"
 
 /*
- * Reads the command line into *o, which holds the defaults. `accepts` is a string of the letters above; what is not in
- * it is a usage error. A usage error is one line that names the option, the value and what is allowed, and exit 2;
- * --help and --version print and exit 0. `about` is the program in one sentence, for --help.
+ * Reads the command line into *o, which holds the defaults. `accepts` is a string of the letters
+ * above; what is not in it is a usage error. A usage error is one line that names the option, the
+ * value and what is allowed, and exit 2; --help and --version print and exit 0. `about` is the
+ * program in one sentence, for --help.
  */
 void options_parse(
 	struct options *o, int argc, char **argv, const char *accepts, const char *about);
 
 /*
- * Values with units, for programs with options of their own. Each returns false when text is no such value or does not
- * lie in min to max.
+ * Values with units, for programs with options of their own. Each returns false when text is no
+ * such value or does not lie in min to max.
  *   duration: 10ms, 1.5s, 200us, 30ns, 2min; a bare number is seconds, as with ping. In ns.
  *   size: 48, 64k, 1M (1024 each). In bytes.
  */

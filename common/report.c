@@ -10,7 +10,10 @@
 
 #define SCHEMA_VERSION 1
 
-/* With -J, what err(3) said last, so that it can be said in JSON too; a signal handler never comes here. */
+/*
+ * With -J, what err(3) said last, so that it can be said in JSON too; a signal handler never comes
+ * here.
+ */
 static char last_error[512];
 
 static void print_string(const char *text)
@@ -247,7 +250,10 @@ static void print_kernel(const struct facts *all, const struct flow_report *flow
 	putchar(']');
 }
 
-/* Adds up what the flows of a client or a sender counted; connect_ns is the slowest, -1 if none connected. */
+/*
+ * Adds up what the flows of a client or a sender counted; connect_ns is the slowest, -1 if none
+ * connected.
+ */
 static struct flow_report sum_flows(const struct flow_report *flows, size_t n)
 {
 	struct flow_report sum = {.connect_ns = -1};

@@ -1,6 +1,6 @@
 /*
- * report: every line that a program writes to stdout, as text for people or as one JSON object a line, and the CSV of
- * --log. It knows numbers and their names: no sockets.
+ * report: every line that a program writes to stdout, as text for people or as one JSON object a
+ * line, and the CSV of --log. It knows numbers and their names: no sockets.
  */
 #ifndef COMMON_REPORT_H
 #define COMMON_REPORT_H
@@ -11,7 +11,10 @@
 
 #include <stdio.h>
 
-/* What the kernel knows of one socket: named figures, read in one call before the report (tcp/kernel.c and the others). */
+/*
+ * What the kernel knows of one socket: named figures, read in one call before the report
+ * (tcp/kernel.c and the others).
+ */
 #define FACTS_MAX 20
 struct facts {
 	const char *group; /* the JSON object that they stand in; NULL: none of their own */
@@ -38,12 +41,15 @@ struct flow_report {
 };
 
 /*
- * Call first of all: with -J on the command line, an error that ends the program is printed as a JSON line as well, and
- * that must hold for the errors of the command line itself.
+ * Call first of all: with -J on the command line, an error that ends the program is printed as a
+ * JSON line as well, and that must hold for the errors of the command line itself.
  */
 void report_open(int argc, char **argv);
 
-/* A server or receiver is there: at this address, and this port (-1: the protocol has none, so its number is told). */
+/*
+ * A server or receiver is there: at this address, and this port (-1: the protocol has none, so its
+ * number is told).
+ */
 void report_ready(const struct options *o, const char *address, int port, int protocol);
 
 /* One reply came; text looks like ping's. */
@@ -51,8 +57,9 @@ void report_reply(
 	const struct options *o, uint16_t flow, uint64_t seq, uint32_t bytes, int64_t rtt_ns);
 
 /*
- * The summaries. `flows` are the n flows, `all` holds what is counted for the program and not by flow. `ended` says why
- * it ended: count, wait, signal, closed. Each returns the exit status: 0, or 3 when messages are missing.
+ * The summaries. `flows` are the n flows, `all` holds what is counted for the program and not by
+ * flow. `ended` says why it ended: count, wait, signal, closed. Each returns the exit status: 0, or
+ * 3 when messages are missing.
  */
 int report_client(const struct options *o, const char *ended, struct flow_report *flows, size_t n);
 int report_server(const struct options *o, const char *ended, const struct flow_report *all);
@@ -61,8 +68,9 @@ int report_receiver(const struct options *o, const char *ended, const struct flo
 	struct flow_report *flows, size_t n);
 
 /*
- * The CSV of --log. log_open returns NULL when no file was asked for, and then the others do nothing; a file that cannot
- * be made is a usage error. Rows may come from several threads. A time below 0 is an empty field.
+ * The CSV of --log. log_open returns NULL when no file was asked for, and then the others do
+ * nothing; a file that cannot be made is a usage error. Rows may come from several threads. A time
+ * below 0 is an empty field.
  */
 FILE *log_open(const struct options *o, const char *columns);
 void log_sent(FILE *log, uint16_t flow, uint64_t seq, int64_t due_ns, int64_t sent_ns,

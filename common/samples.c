@@ -42,7 +42,10 @@ static int ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The smallest sample that at least percent of all are not above: rank ceil(percent / 100 * all), from 1. */
+/*
+ * The smallest sample that at least percent of all are not above: rank ceil(percent / 100 * all),
+ * from 1.
+ */
 static int64_t nearest_rank(const struct samples *s, uint64_t all, uint64_t percent)
 {
 	uint64_t rank = (all * percent + 99) / 100;

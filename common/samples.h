@@ -28,9 +28,9 @@ struct samples_summary {
 };
 
 /*
- * Nearest rank over all n samples and `lost` further ones that stand at infinity: with 2 % lost there is no p99, and
- * one lost leaves no max (RFC 7680 and RFC 2679 section 5 give the lost an infinite delay). The mean is of what
- * arrived. Sorts s.
+ * Nearest rank over all n samples and `lost` further ones that stand at infinity: with 2 % lost
+ * there is no p99, and one lost leaves no max (RFC 7680 and RFC 2679 section 5 give the lost an
+ * infinite delay). The mean is of what arrived. Sorts s.
  */
 void samples_summarize(struct samples *s, uint64_t lost, struct samples_summary *summary);
 

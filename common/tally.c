@@ -6,8 +6,9 @@
 #include <string.h>
 
 /*
- * A set of numbers below TALLY_MAX, in chunks that are made when the first of their numbers comes: a sender that counts
- * from 0 costs a bit a message, and one that jumps about costs what TALLY_MAX allows and no more.
+ * A set of numbers below TALLY_MAX, in chunks that are made when the first of their numbers comes:
+ * a sender that counts from 0 costs a bit a message, and one that jumps about costs what TALLY_MAX
+ * allows and no more.
  */
 #define CHUNK_BITS  65536
 #define CHUNK_WORDS (CHUNK_BITS / 64)
@@ -17,7 +18,9 @@ struct seq_set {
 	size_t n_chunks;
 };
 
-/* A first copy. The clock is not here: what matters is whether all of a flow's are of one (clocks). */
+/*
+ * A first copy. The clock is not here: what matters is whether all of a flow's are of one (clocks).
+ */
 struct copy {
 	uint32_t seq; /* below TALLY_MAX */
 	uint32_t bytes;
@@ -32,8 +35,7 @@ struct tally {
 	struct copy *copies; /* in the order of arrival */
 	size_t n, room;
 	uint64_t duplicates, replicated, late;
-	bool same_clock,
-		other_clock; /* whether one was met whose sending and arrival have one clock, two clocks */
+	bool same_clock, other_clock; /* whether one was met that has one clock, two clocks */
 };
 
 /* What the flows have in common while their account is made. */
@@ -49,7 +51,10 @@ struct work {
 	bool size_missing;
 };
 
-/* Nobody asks for 0 bytes here, but an account of nothing would; and no account is worth going on without. */
+/*
+ * Nobody asks for 0 bytes here, but an account of nothing would; and no account is worth going on
+ * without.
+ */
 static void *need(size_t n, size_t size)
 {
 	void *p = calloc(n ? n : 1, size);
@@ -127,7 +132,10 @@ static bool in_range(int64_t ns)
 
 enum tally_verdict tally_add(struct tally *t, const struct arrival *a)
 {
-	/* The range keeps the difference of two delays within 64 bits: a forged time can spoil a figure but no more. */
+	/*
+	 * The range keeps the difference of two delays within 64 bits: a forged time can spoil a
+	 * figure but no more.
+	 */
 	if (a->seq >= (t->expected ? t->expected : TALLY_MAX) || !in_range(a->sent_ns) ||
 		!in_range(a->received_ns) || (a->due_ns != TALLY_NO_TIME && !in_range(a->due_ns)))
 		return TALLY_ALIEN;
@@ -191,8 +199,8 @@ static int compare_i64(const void *a, const void *b)
 }
 
 /*
- * The flow by number instead of by arrival: seq in the high half, place in the order of arrival in the low, so that one
- * sort of plain integers does it.
+ * The flow by number instead of by arrival: seq in the high half, place in the order of arrival in
+ * the low, so that one sort of plain integers does it.
  */
 static uint64_t *sort_by_seq(const struct tally *t)
 {
@@ -229,7 +237,10 @@ static void spread_close(struct account_spread *s, long double sum)
 		s->max = ACCOUNT_NONE;
 }
 
-/* A Fenwick tree of bytes by rank: how many bytes have arrived whose rank is r or more. Ranks count from 0. */
+/*
+ * A Fenwick tree of bytes by rank: how many bytes have arrived whose rank is r or more. Ranks count
+ * from 0.
+ */
 static void tree_add(uint64_t *tree, size_t n, size_t rank, uint64_t bytes)
 {
 	for (size_t i = n - rank; i <= n; i += i & -i)
@@ -246,8 +257,9 @@ static uint64_t tree_sum_from(const uint64_t *tree, size_t n, size_t rank)
 }
 
 /*
- * RFC 4737. The first earlier arrival with a greater number (from which the extent counts) is always one that raised
- * the maximum, so a list of these, ascending by both place and number, is searched by halves.
+ * RFC 4737. The first earlier arrival with a greater number (from which the extent counts) is
+ * always one that raised the maximum, so a list of these, ascending by both place and number, is
+ * searched by halves.
  */
 static size_t first_greater(
 	const struct copy *copies, const uint32_t *raisers, size_t n, uint32_t seq)
@@ -265,7 +277,10 @@ static size_t first_greater(
 	return low;
 }
 
-/* 4.5: a discontinuity is an arrival that some reordered message's extent counts from; gaps lie between them. */
+/*
+ * 4.5: a discontinuity is an arrival that some reordered message's extent counts from; gaps lie
+ * between them.
+ */
 static void account_gaps(struct work *w, const uint32_t *raisers, const bool *broken, size_t n)
 {
 	size_t last = n;
@@ -280,8 +295,9 @@ static void account_gaps(struct work *w, const uint32_t *raisers, const bool *br
 }
 
 /*
- * 5.3: n-reordered is what comes behind n messages in a row that are all greater. How many there are is how far back
- * the nearest smaller one lies, which a stack of ever greater numbers keeps at hand.
+ * 5.3: n-reordered is what comes behind n messages in a row that are all greater. How many there
+ * are is how far back the nearest smaller one lies, which a stack of ever greater numbers keeps at
+ * hand.
  */
 static void account_n_reordering(struct work *w, const struct tally *t)
 {
@@ -343,9 +359,10 @@ static void account_order(struct work *w, const struct tally *t, const uint64_t 
 }
 
 /*
- * RFC 5236. Each arrival gets a receive index; its displacement is that minus its number. The index leaves out every
- * number that is lost, which here means: not among those that have had an index, nor among this arrival and the DT
- * behind it. What arrives after its number was left out, or is displaced by more than DT, gets no index.
+ * RFC 5236. Each arrival gets a receive index; its displacement is that minus its number. The index
+ * leaves out every number that is lost, which here means: not among those that have had an index,
+ * nor among this arrival and the DT behind it. What arrives after its number was left out, or is
+ * displaced by more than DT, gets no index.
  */
 static void account_density(struct work *w, const struct tally *t, const uint64_t *by_seq)
 {
@@ -361,8 +378,8 @@ static void account_density(struct work *w, const struct tally *t, const uint64_
 		if (state[i] == LEFT_OUT)
 			continue;
 		/*
-		 * This comes to an end: at this arrival's own number; or if the index is beyond that already, at a
-		 * number that came early and took an index below itself.
+		 * This comes to an end: at this arrival's own number; or if the index is beyond
+		 * that already, at a number that came early and took an index below itself.
 		 */
 		while (next < t->n) {
 			size_t at = place(by_seq[next]);
@@ -404,7 +421,10 @@ static void account_bursts(struct work *w, const struct tally *t, const uint64_t
 	}
 }
 
-/* Delay without the question of clocks: a difference of two of these is right whatever the clocks' offset. */
+/*
+ * Delay without the question of clocks: a difference of two of these is right whatever the clocks'
+ * offset.
+ */
 static int64_t transit(const struct copy *c)
 {
 	return c->received_ns - c->sent_ns;
@@ -445,7 +465,10 @@ static double jitter(const struct tally *t)
 	return j;
 }
 
-/* The rank counts from 1 over all, and the lost stand behind the samples: ceil(all * thousandths / 1000). */
+/*
+ * The rank counts from 1 over all, and the lost stand behind the samples: ceil(all * thousandths /
+ * 1000).
+ */
 static int64_t nearest_rank(const int64_t *sorted, size_t n, uint64_t all, uint64_t thousandths)
 {
 	uint64_t rank = (all * thousandths + 999) / 1000;
@@ -462,7 +485,10 @@ static double mean(const int64_t *ns, size_t n)
 	return n ? (double)(sum / (long double)n) : (double)NAN;
 }
 
-/* *d of n sorted delays and of those lost that are known of; `problem` says why these are no delays at all. */
+/*
+ * *d of n sorted delays and of those lost that are known of; `problem` says why these are no delays
+ * at all.
+ */
 static void account_delay(struct account_delay *d, const int64_t *sorted, size_t n,
 	const struct account *a, const char *problem)
 {
@@ -553,7 +579,10 @@ static void close_order(struct work *w)
 	spread_close(&a->byte_offset, w->byte_offset);
 	spread_close(&a->gaps, w->gaps);
 	spread_close(&a->free_runs, w->free_runs);
-	/* Until here each was counted under its greatest n; n-reordered is (n - 1)-reordered as well. */
+	/*
+	 * Until here each was counted under its greatest n; n-reordered is (n - 1)-reordered as
+	 * well.
+	 */
 	for (unsigned int n = TALLY_N_MAX; n > 1; n--)
 		a->n_reordered[n - 1] += a->n_reordered[n];
 	a->n_reordered[0] = 0;

@@ -1,20 +1,26 @@
 /*
- * tally: one receiver's account of a flow: loss, duplicates, order, delay and its variation, each by its RFC. It is told
- * of arrivals and keeps them; it never sees a time source, a socket or stdout.
+ * tally: one receiver's account of a flow: loss, duplicates, order, delay and its variation, each
+ * by its RFC. It is told of arrivals and keeps them; it never sees a time source, a socket or
+ * stdout.
  *
- * Terms. A message's sequence number counts from 0 in its flow. An arrival is one copy of a message, on time or not.
- * Every arrival has one verdict, found in this order, so that the verdicts of all arrivals add up to what was read:
- *   alien      its number is at or past the expected count (or TALLY_MAX), or a time is out of range: not of this flow
- *   late       it took longer than the waiting time from its sending, on one clock. RFC 7680 2.5 makes a message that
- *              comes after the waiting time a lost one, and RFC 5560 counts only the copies that come before it; so a
- *              late copy is neither an arrival nor a duplicate, whether its message arrived before or not
+ * Terms. A message's sequence number counts from 0 in its flow. An arrival is one copy of a
+ * message, on time or not. Every arrival has one verdict, found in this order, so that the verdicts
+ * of all arrivals add up to what was read:
+ *   alien      its number is at or past the expected count (or TALLY_MAX), or a time is out of
+ *              range: not of this flow
+ *   late       it took longer than the waiting time from its sending, on one clock. RFC 7680 2.5
+ *              makes a message that comes after the waiting time a lost one, and RFC 5560 counts
+ *              only the copies that come before it; so a late copy is neither an arrival nor a
+ *              duplicate, whether its message arrived before or not
  *   duplicate  an earlier copy came in time
- *   first      the first copy in time; all figures but `late` and the duplicates' are made of these alone
+ *   first      the first copy in time; all figures but `late` and the duplicates' are made of these
+ *              alone
  *
- * Memory: 32 bytes for each message that arrived (three times that while growing), and 8 kB for each 65536 numbers among
- * which one arrived, and again for each among which one came twice: however the numbers are forged, these are 32 MB at
- * the most. tally_account() takes up to 64 bytes a message for as long as it runs.
- * Time: tally_add() is O(1); tally_account() is O(n log n), well below a second for a million messages.
+ * Memory: 32 bytes for each message that arrived (three times that while growing), and 8 kB for
+ * each 65536 numbers among which one arrived, and again for each among which one came twice:
+ * however the numbers are forged, these are 32 MB at the most. tally_account() takes up to 64 bytes
+ * a message for as long as it runs. Time: tally_add() is O(1); tally_account() is O(n log n), well
+ * below a second for a million messages.
  */
 #ifndef COMMON_TALLY_H
 #define COMMON_TALLY_H
@@ -34,14 +40,17 @@
 struct tally; /* the account of one flow */
 
 /*
- * expected: how many messages the sender sends, 0 if not told (then `lost` is not known). Above TALLY_MAX it is an
- * error, exit 2. wait_ns: the waiting time, below 0 if there is none. Exits with err(3) when there is no memory, as
- * every function here does.
+ * expected: how many messages the sender sends, 0 if not told (then `lost` is not known). Above
+ * TALLY_MAX it is an error, exit 2. wait_ns: the waiting time, below 0 if there is none. Exits with
+ * err(3) when there is no memory, as every function here does.
  */
 struct tally *tally_new(uint64_t expected, int64_t wait_ns);
 void tally_free(struct tally *t); /* NULL is allowed */
 
-/* The displacement threshold DT of the reorder density (RFC 5236 section 3), 1 to TALLY_THRESHOLD_MAX. */
+/*
+ * The displacement threshold DT of the reorder density (RFC 5236 section 3), 1 to
+ * TALLY_THRESHOLD_MAX.
+ */
 void tally_set_threshold(struct tally *t, unsigned int threshold);
 
 struct arrival {
@@ -55,7 +64,10 @@ struct arrival {
 
 enum tally_verdict { TALLY_FIRST, TALLY_DUPLICATE, TALLY_LATE, TALLY_ALIEN };
 
-/* Takes one arrival, in the order of arrival. An alien leaves no trace in the account: the caller counts it. */
+/*
+ * Takes one arrival, in the order of arrival. An alien leaves no trace in the account: the caller
+ * counts it.
+ */
 enum tally_verdict tally_add(struct tally *t, const struct arrival *a);
 
 /* The verdict as --log writes it: first, duplicate, late, alien. */
@@ -68,8 +80,8 @@ bool tally_complete(const struct tally *t);
 uint64_t tally_received(const struct tally *t);
 
 /*
- * What is not known is ACCOUNT_NONE in an int64_t and NAN in a double; it is null in JSON. A quotient of nothing by
- * nothing is not known.
+ * What is not known is ACCOUNT_NONE in an int64_t and NAN in a double; it is null in JSON. A
+ * quotient of nothing by nothing is not known.
  */
 #define ACCOUNT_NONE INT64_MIN
 
@@ -84,7 +96,10 @@ struct account_count { /* how often a value was met */
 	uint64_t count;
 };
 
-/* Nearest rank over all messages, the lost ones at infinity: a percentile that falls on one is ACCOUNT_NONE. */
+/*
+ * Nearest rank over all messages, the lost ones at infinity: a percentile that falls on one is
+ * ACCOUNT_NONE.
+ */
 struct account_delay {
 	uint64_t samples;
 	int64_t min_ns;
@@ -107,7 +122,7 @@ struct account {
 	int64_t waiting_time_ns;
 	double loss_ratio;	   /* lost / expected, RFC 7680 section 4.1 */
 	double duplicate_fraction; /* copies in time / distinct - 1, RFC 5560 section 5.2 */
-	double replicated_rate; /* messages that came more than once / distinct, RFC 5560 section 5.3 */
+	double replicated_rate;	   /* messages that came again / distinct, RFC 5560 section 5.3 */
 
 	/* RFC 4737, over first copies in the order of arrival */
 	double reordered_ratio;		    /* 4.1 */
@@ -134,7 +149,7 @@ struct account {
 	double jitter_ns; /* RFC 3550 6.4.1, first copies in the order of arrival; one flow only */
 	struct {
 		uint64_t
-			count; /* pairs of consecutive numbers that both arrived; 0: the rest is not known */
+			count; /* pairs of consecutive numbers that arrived; 0: the rest is not known */
 		int64_t min_ns, max_ns;
 		double mean_ns, mean_abs_ns;
 	} ipdv; /* RFC 3393 */
@@ -146,15 +161,15 @@ struct account {
 };
 
 /*
- * Makes the account of n flows, n >= 1; release it with account_free().
- * Of several flows it is the sum: counts add up, and the values of the spreads, delays, IPDV, bursts and densities, each
- * found within its own flow, are pooled. Not known over several flows are
+ * Makes the account of n flows, n >= 1; release it with account_free(). Of several flows it is the
+ * sum: counts add up, and the values of the spreads, delays, IPDV, bursts and densities, each found
+ * within its own flow, are pooled. Not known over several flows are
  *   jitter_ns  it is a running estimate along one order of arrival, and two flows' cannot be added,
  *   pdv        its reference is one flow's smallest delay,
  *   expected, lost, bursts  when one flow's count was not told,
  *   waiting_time_ns and density  when flows differ in waiting time or threshold.
- * Delays on two clocks are not known and say so (reason); jitter, IPDV and PDV are differences in which a constant
- * offset of the clocks cancels, and stay.
+ * Delays on two clocks are not known and say so (reason); jitter, IPDV and PDV are differences in
+ * which a constant offset of the clocks cancels, and stay.
  */
 void tally_account(struct tally *const flows[], size_t n, struct account *out);
 void account_free(struct account *a);

@@ -29,7 +29,10 @@ struct flow {
 	struct flow_report *report;
 };
 
-/* Waits for the reply, at most the waiting time. Returns whether it came; what else comes is counted. */
+/*
+ * Waits for the reply, at most the waiting time. Returns whether it came; what else comes is
+ * counted.
+ */
 static bool await_reply(const struct flow *flow, int fd, const struct asked *asked)
 {
 	int64_t now_ns = asked->m.sent_ns;
@@ -48,7 +51,10 @@ static bool await_reply(const struct flow *flow, int fd, const struct asked *ask
 			continue;
 		}
 		if (errno != EAGAIN && errno != EINTR) {
-			/* ENOPROTOOPT: an ICMP error came instead of a reply. Nobody has that protocol. */
+			/*
+			 * ENOPROTOOPT: an ICMP error came instead of a reply. Nobody has that
+			 * protocol.
+			 */
 			warn("%s", flow->o->host);
 			return false;
 		}
@@ -74,7 +80,8 @@ static void *run_flow(void *arg)
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	int fd;
 
-	/* Step 1: make a socket. Messages go out as packets of a protocol without a header of its own. */
+	/* Step 1: make a socket. Messages go out as packets of a protocol without a header of
+	 * its own. */
 	fd = socket(AF_INET, SOCK_RAW, PACKET_PROTOCOL);
 	if (fd < 0)
 		err(1, "socket");
@@ -89,7 +96,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the server. Its address is noted, nothing is sent; packets from elsewhere no longer reach us. */
+	/* Step 3: reach the server. Its address is noted, nothing is sent; packets from
+	 * elsewhere no longer reach us. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len))
 		err(1, "connect to %s", o->host);
@@ -103,7 +111,12 @@ static void *run_flow(void *arg)
 		message_encode(buf, m);
 		r->scheduled++;
 		if (send(fd, buf, m->length, 0) < 0) {
-			/* The error of an earlier packet is handed over here, and this one is not sent. */
+			/*
+			 * The error of an earlier packet is handed over here, and this one is not
+			 * sent.
+			 */
+			if (errno == EMSGSIZE)
+				err(1, "send of %u bytes", m->length);
 			r->refused++;
 			continue;
 		}

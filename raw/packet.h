@@ -1,6 +1,6 @@
 /*
- * packet: what headers of one's own make you write. A raw socket hands over each packet with its IP header in front, and
- * a copy to everybody who listens. It knows layouts, and no fds.
+ * packet: what headers of one's own make you write. A raw socket hands over each packet with its IP
+ * header in front, and a copy to everybody who listens. It knows layouts, and no fds.
  */
 #ifndef RAW_PACKET_H
 #define RAW_PACKET_H
@@ -12,8 +12,8 @@
 #define PACKET_HEADER_BYTES 60	/* an IPv4 header at its longest, RFC 791 section 3.1 */
 
 /*
- * Finds what stands behind the IPv4 header of the n bytes that a raw socket read. Returns it and its length in *len;
- * NULL if the header is not one.
+ * Finds what stands behind the IPv4 header of the n bytes that a raw socket read. Returns it and
+ * its length in *len; NULL if the header is not one.
  */
 const uint8_t *packet_payload(const uint8_t *packet, size_t n, size_t *len);
 

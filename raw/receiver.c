@@ -1,6 +1,6 @@
 /*
- * The raw receiver: accounts for every message: loss, duplicates, order, one-way delay. All flows come in at one socket,
- * each packet by itself, and nothing says when the last one was sent.
+ * The raw receiver: accounts for every message: loss, duplicates, order, one-way delay. All flows
+ * come in at one socket, each packet by itself, and nothing says when the last one was sent.
  */
 #include "common/addr.h"
 #include "common/book.h"
@@ -48,14 +48,16 @@ int main(int argc, char **argv)
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);
 
-	/* Step 2: take an address. With or without one, packets have been queued for us since step 1. */
+	/* Step 2: take an address. With or without one, packets have been queued for us since
+	 * step 1. */
 	if (bind(fd, addr_sa(&own), own.len))
 		err(1, "bind to %s", addr_text(&own, text));
 	if (getsockname(fd, addr_sa(&own), &own.len))
 		err(1, "getsockname");
 	report_ready(&o, addr_host_text(&own, text), -1, PACKET_PROTOCOL);
 
-	/* Step 3: take in the messages. Each read is one packet, its IP header in front; what is queued when we are stopped still counts. */
+	/* Step 3: take in the messages. Each read is one packet, its IP header in front; what is
+	 * queued when we are stopped still counts. */
 	while (!why) {
 		ssize_t n = recv(fd, buf, sizeof(buf), *stop ? MSG_DONTWAIT : 0);
 

@@ -1,6 +1,6 @@
 /*
- * The raw sender: numbered messages on a fixed schedule, one way. It waits for nobody, so what the path does to one
- * message does not shift the next.
+ * The raw sender: numbered messages on a fixed schedule, one way. It waits for nobody, so what the
+ * path does to one message does not shift the next.
  */
 #include "common/addr.h"
 #include "common/clock.h"
@@ -42,7 +42,8 @@ static void *run_flow(void *arg)
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	int fd;
 
-	/* Step 1: make a socket. Messages go out as packets of a protocol without a header of its own. */
+	/* Step 1: make a socket. Messages go out as packets of a protocol without a header of
+	 * its own. */
 	fd = socket(AF_INET, SOCK_RAW, PACKET_PROTOCOL);
 	if (fd < 0)
 		err(1, "socket");
@@ -55,7 +56,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the receiver. Its address is noted, nothing is sent: this cannot fail for want of a receiver. */
+	/* Step 3: reach the receiver. Its address is noted, nothing is sent: this cannot fail
+	 * for want of a receiver. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len))
 		err(1, "connect to %s", o->host);
@@ -71,7 +73,10 @@ static void *run_flow(void *arg)
 		message_encode(buf, &m);
 		r->scheduled++;
 		if (send(fd, buf, m.length, 0) < 0) {
-			/* The error of an earlier packet is handed over here, and this one is not sent. */
+			/*
+			 * The error of an earlier packet is handed over here, and this one is not
+			 * sent.
+			 */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m.length);
 			r->refused++;

@@ -1,6 +1,7 @@
 /*
- * The raw server: echoes. One socket serves every client, and there is nothing that it knows of them but the address on
- * each packet. Whoever else listens to this protocol gets a copy of all of them.
+ * The raw server: echoes. One socket serves every client, and there is nothing that it knows of
+ * them but the address on each packet. Whoever else listens to this protocol gets a copy of all of
+ * them.
  */
 #include "common/addr.h"
 #include "common/message.h"
@@ -16,7 +17,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more of them. */
+/*
+ * Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more
+ * of them.
+ */
 static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, struct flow_report *r)
 {
 	uint8_t reply[MESSAGE_MAX_BYTES];
@@ -32,7 +36,10 @@ static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, st
 		return;
 	}
 	if (m.kind != MESSAGE_REQUEST) {
-		/* Above all no reply to a reply: two echo servers would send it to and fro for ever. */
+		/*
+		 * Above all no reply to a reply: two echo servers would send it to and fro for
+		 * ever.
+		 */
 		r->foreign++;
 		return;
 	}
@@ -72,14 +79,16 @@ int main(int argc, char **argv)
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);
 
-	/* Step 2: take an address. With or without one, packets have been queued for us since step 1. */
+	/* Step 2: take an address. With or without one, packets have been queued for us since
+	 * step 1. */
 	if (bind(fd, addr_sa(&own), own.len))
 		err(1, "bind to %s", addr_text(&own, text));
 	if (getsockname(fd, addr_sa(&own), &own.len))
 		err(1, "getsockname");
 	report_ready(&o, addr_host_text(&own, text), -1, PACKET_PROTOCOL);
 
-	/* Step 3: serve. Each packet stands alone, its IP header in front, so the next client may be another. */
+	/* Step 3: serve. Each packet stands alone, its IP header in front, so the next client
+	 * may be another. */
 	while (!*stop) {
 		struct addr client = {.len = sizeof(client.storage)};
 		ssize_t n = recvfrom(fd, buf, sizeof(buf), 0, addr_sa(&client), &client.len);

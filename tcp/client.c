@@ -31,7 +31,10 @@ struct flow {
 	bool gone; /* the connection is */
 };
 
-/* Waits for the reply, at most the waiting time. Returns whether it came; what else comes is counted. */
+/*
+ * Waits for the reply, at most the waiting time. Returns whether it came; what else comes is
+ * counted.
+ */
 static bool await_reply(struct flow *flow, struct stream *in, const struct asked *asked)
 {
 	int64_t now_ns = asked->m.sent_ns;
@@ -44,7 +47,7 @@ static bool await_reply(struct flow *flow, struct stream *in, const struct asked
 		if (n > 0 && book_reply(asked, reply, (size_t)n, now_ns))
 			return true;
 		if (n == 0)
-			errno = ECONNRESET; /* an end of the stream is not an error, but here it comes too soon */
+			errno = ECONNRESET; /* the end of the stream: no error, but too soon */
 		if (n <= 0 && errno != EAGAIN && errno != EINTR) {
 			warn("%s", flow->o->host);
 			flow->gone = true;
@@ -79,7 +82,10 @@ static void *run_flow(void *arg)
 		err(1, "socket");
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
 		err(1, "SO_RCVTIMEO");
-	/* Else a message waits until the one before it is acknowledged (Nagle, RFC 9293 section 3.7.4). */
+	/*
+	 * Else a message waits until the one before it is acknowledged (Nagle, RFC 9293 section
+	 * 3.7.4).
+	 */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)))
 		err(1, "TCP_NODELAY");
 
@@ -91,7 +97,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the server. A SYN goes out, and this returns one round trip later, with its answer. */
+	/* Step 3: reach the server. A SYN goes out, and this returns one round trip later, with
+	 * its answer. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len) && !*flow->stop)
 		err(1, "connect to %s", o->host);

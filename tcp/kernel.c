@@ -32,7 +32,10 @@ void tcp_kernel(int fd, struct facts *f)
 		facts_add(f, "bytes_retransmitted", (int64_t)info.tcpi_bytes_retrans);
 		facts_add(f, "bytes_acked", (int64_t)info.tcpi_bytes_acked);
 		facts_add(f, "bytes_received", (int64_t)info.tcpi_bytes_received);
-		/* The receiver says that it had this segment already: sent again in vain (RFC 2883). */
+		/*
+		 * The receiver says that it had this segment already: sent again in vain (RFC
+		 * 2883).
+		 */
 		facts_add(f, "dsack_duplicates", info.tcpi_dsack_dups);
 	}
 	if (len >= offsetof(struct tcp_info, tcpi_rcv_ooopack) + sizeof(info.tcpi_rcv_ooopack))

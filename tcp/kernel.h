@@ -1,6 +1,6 @@
 /*
- * kernel: what the kernel knows of a TCP connection and no program can see: how often it had to send again, what round
- * trip it believes in, how large its windows are.
+ * kernel: what the kernel knows of a TCP connection and no program can see: how often it had to
+ * send again, what round trip it believes in, how large its windows are.
  */
 #ifndef TCP_KERNEL_H
 #define TCP_KERNEL_H

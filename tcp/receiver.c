@@ -1,6 +1,7 @@
 /*
- * The TCP receiver: accounts for every message: loss, duplicates, order, one-way delay. Each flow comes in on a
- * connection of its own, read by a thread of its own, and its end is told: the sender closes.
+ * The TCP receiver: accounts for every message: loss, duplicates, order, one-way delay. Each flow
+ * comes in on a connection of its own, read by a thread of its own, and its end is told: the sender
+ * closes.
  */
 #include "common/addr.h"
 #include "common/book.h"
@@ -103,6 +104,30 @@ static void begin_taking_in(struct shared *shared, int fd)
 	close(fd);
 }
 
+/* Why it is over; NULL if it is not. */
+static const char *ended(struct shared *shared, bool stopped)
+{
+	const char *why;
+
+	pthread_mutex_lock(&shared->lock);
+	if (shared->ended >= shared->book.o->flows && !shared->open)
+		why = "closed";
+	else
+		why = book_ended(&shared->book, stopped, true);
+	pthread_mutex_unlock(&shared->lock);
+	return why;
+}
+
+/* Tells the threads that it is over, and waits until they have gone. */
+static void await_threads(struct shared *shared)
+{
+	pthread_mutex_lock(&shared->lock);
+	shared->over_ns = clock_now_ns();
+	while (shared->open)
+		pthread_cond_wait(&shared->left, &shared->lock);
+	pthread_mutex_unlock(&shared->lock);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.wait_ns = 5 * CLOCK_NS_PER_SECOND, .flows = 1};
@@ -135,7 +160,8 @@ int main(int argc, char **argv)
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
 		err(1, "SO_REUSEADDR");
 
-	/* Step 2: take an address. From listen() on the kernel completes handshakes for us, from anybody. */
+	/* Step 2: take an address. From listen() on the kernel completes handshakes for us, from
+	 * anybody. */
 	if (bind(fd, addr_sa(&own), own.len))
 		err(1, "bind to %s", addr_text(&own, text));
 	if (listen(fd, SOMAXCONN))
@@ -144,23 +170,18 @@ int main(int argc, char **argv)
 		err(1, "getsockname");
 	report_ready(&o, addr_host_text(&own, text), addr_port(&own), IPPROTO_TCP);
 
-	/* Step 3: take in the messages. The threads read; here connections come in, and the end is noticed. */
+	/* Step 3: take in the messages. The threads read; here connections come in, and the end
+	 * is noticed. */
 	while (!why) {
 		conn = accept(fd, NULL, NULL);
 		if (conn >= 0)
 			begin_taking_in(&shared, conn);
-		pthread_mutex_lock(&shared.lock);
-		if (shared.ended >= o.flows && !shared.open)
-			why = "closed";
-		else if (conn < 0)
-			why = book_ended(&shared.book, *stop, true);
-		pthread_mutex_unlock(&shared.lock);
+		else if (errno != EAGAIN && errno != EINTR)
+			/* No room for one more, as a rule: it waits in the backlog meanwhile. */
+			clock_sleep_until(clock_now_ns() + STOP_PATIENCE_NS / 10, stop);
+		why = ended(&shared, *stop);
 	}
-	pthread_mutex_lock(&shared.lock);
-	shared.over_ns = clock_now_ns();
-	while (shared.open)
-		pthread_cond_wait(&shared.left, &shared.lock);
-	pthread_mutex_unlock(&shared.lock);
+	await_threads(&shared);
 
 	/* Step 4: see what the kernel knows, and close. */
 	close(fd);

@@ -1,6 +1,7 @@
 /*
- * The TCP sender: numbered messages on a fixed schedule, one way. It waits for nobody, until the kernel has no more room
- * for what the path holds up: then a write blocks, and the schedule shows it.
+ * The TCP sender: numbered messages on a fixed schedule, one way. It waits for nobody, until the
+ * kernel has no more room for what the path holds up: then a write blocks, and the schedule shows
+ * it.
  */
 #include "common/addr.h"
 #include "common/clock.h"
@@ -31,7 +32,10 @@ struct flow {
 	struct flow_report *report;
 };
 
-/* Reads until the other side has closed too, which it does when it has everything; at most the waiting time. */
+/*
+ * Reads until the other side has closed too, which it does when it has everything; at most the
+ * waiting time.
+ */
 static void await_end(int fd, int64_t wait_ns, const volatile sig_atomic_t *stop)
 {
 	int64_t until_ns = clock_now_ns() + wait_ns;
@@ -64,7 +68,10 @@ static void *run_flow(void *arg)
 	fd = socket(flow->server.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	/* Else a message waits until the one before it is acknowledged (Nagle, RFC 9293 section 3.7.4). */
+	/*
+	 * Else a message waits until the one before it is acknowledged (Nagle, RFC 9293 section
+	 * 3.7.4).
+	 */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)))
 		err(1, "TCP_NODELAY");
 
@@ -76,7 +83,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the receiver. A SYN goes out, and this returns one round trip later, with its answer. */
+	/* Step 3: reach the receiver. A SYN goes out, and this returns one round trip later,
+	 * with its answer. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len) && !*flow->stop)
 		err(1, "connect to %s", o->host);
@@ -108,7 +116,8 @@ static void *run_flow(void *arg)
 		log_sent(flow->log, flow->index, m.seq, m.due_ns, m.sent_ns, m.length, verdict);
 	}
 
-	/* Step 5: see what the kernel knows, and close. The receiver reads the end, and we wait until all has arrived. */
+	/* Step 5: see what the kernel knows, and close. The receiver reads the end, and we wait
+	 * until all has arrived. */
 	shutdown(fd, SHUT_WR);
 	await_end(fd, o->wait_ns, flow->stop);
 	tcp_kernel(fd, &r->facts);

@@ -1,6 +1,6 @@
 /*
- * The TCP server: echoes. One socket listens, and every client gets a socket of its own, and here a thread: a client
- * that is slow, silent or gone holds up nobody else.
+ * The TCP server: echoes. One socket listens, and every client gets a socket of its own, and here a
+ * thread: a client that is slow, silent or gone holds up nobody else.
  */
 #include "common/addr.h"
 #include "common/clock.h"
@@ -32,7 +32,10 @@ struct conn {
 	struct stream in;
 };
 
-/* Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more of them. */
+/*
+ * Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more
+ * of them.
+ */
 static bool answer(struct conn *conn, const uint8_t *buf, size_t n)
 {
 	struct shared *shared = conn->shared;
@@ -52,7 +55,10 @@ static bool answer(struct conn *conn, const uint8_t *buf, size_t n)
 	} else if (verdict == MESSAGE_ALIEN) {
 		shared->r.alien++;
 	} else if (!asks) {
-		/* Above all no reply to a reply: two echo servers would send it to and fro for ever. */
+		/*
+		 * Above all no reply to a reply: two echo servers would send it to and fro for
+		 * ever.
+		 */
 		shared->r.foreign++;
 	} else {
 		shared->r.requests++;
@@ -88,15 +94,21 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-/* Gives a client a thread. One that cannot be had is the client's loss: its connection is closed. */
-static bool begin_serving(struct shared *shared, int fd)
+/*
+ * Gives a client a thread. One that cannot be had is the client's loss: its connection is closed.
+ */
+static void begin_serving(struct shared *shared, int fd)
 {
 	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
 	struct conn *conn = malloc(sizeof(*conn));
+	bool served = false;
 	pthread_t thread;
 	int on = 1;
 
-	/* Else a reply waits until the one before it is acknowledged (Nagle, RFC 9293 section 3.7.4). */
+	/*
+	 * Else a reply waits until the one before it is acknowledged (Nagle, RFC 9293 section
+	 * 3.7.4).
+	 */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)))
@@ -105,14 +117,18 @@ static bool begin_serving(struct shared *shared, int fd)
 		conn->shared = shared;
 		conn->in.fd = fd;
 		conn->in.begin = conn->in.end = 0;
-		if (pthread_create(&thread, NULL, serve, conn) == 0) {
-			pthread_detach(thread);
-			return true;
-		}
+		served = pthread_create(&thread, NULL, serve, conn) == 0;
 	}
-	free(conn);
-	close(fd);
-	return false;
+	if (served) {
+		pthread_detach(thread);
+	} else {
+		free(conn);
+		close(fd);
+	}
+	pthread_mutex_lock(&shared->lock);
+	shared->r.connections++;
+	shared->r.refused += !served;
+	pthread_mutex_unlock(&shared->lock);
 }
 
 int main(int argc, char **argv)
@@ -142,7 +158,8 @@ int main(int argc, char **argv)
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
 		err(1, "SO_REUSEADDR");
 
-	/* Step 2: take an address. From listen() on the kernel completes handshakes for us, from anybody. */
+	/* Step 2: take an address. From listen() on the kernel completes handshakes for us, from
+	 * anybody. */
 	if (bind(fd, addr_sa(&own), own.len))
 		err(1, "bind to %s", addr_text(&own, text));
 	if (listen(fd, SOMAXCONN))
@@ -151,28 +168,19 @@ int main(int argc, char **argv)
 		err(1, "getsockname");
 	report_ready(&o, addr_host_text(&own, text), addr_port(&own), IPPROTO_TCP);
 
-	/* Step 3: serve. accept() hands out a client's own socket; the one that listens goes on listening. */
+	/* Step 3: serve. accept() hands out a client's own socket; the one that listens goes on
+	 * listening. */
 	while (!*shared.stop) {
 		conn = accept(fd, NULL, NULL);
-		if (conn < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
-					errno == ENOMEM)) {
-			/* No room for one more: it waits in the backlog until somebody has left. */
+		if (conn >= 0)
+			begin_serving(&shared, conn);
+		else if (errno != EAGAIN && errno != EINTR)
+			/* No room for one more, as a rule: it waits in the backlog meanwhile. */
 			clock_sleep_until(clock_now_ns() + STOP_PATIENCE_NS / 10, shared.stop);
-			continue;
-		}
-		if (conn < 0)
-			continue; /* that client has gone again, or nobody came: the next one may */
-		pthread_mutex_lock(&shared.lock);
-		shared.r.connections++;
-		pthread_mutex_unlock(&shared.lock);
-		if (!begin_serving(&shared, conn)) {
-			pthread_mutex_lock(&shared.lock);
-			shared.r.refused++;
-			pthread_mutex_unlock(&shared.lock);
-		}
 	}
 
-	/* Step 4: see what the kernel knows, and close. Each connection had a socket of its own, so there is no sum. */
+	/* Step 4: see what the kernel knows, and close. Each connection had a socket of its own,
+	 * so there is no sum. */
 	close(fd);
 	pthread_mutex_lock(&shared.lock);
 	r = shared.r;

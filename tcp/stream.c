@@ -7,7 +7,10 @@
 bool stream_write(int fd, const uint8_t *buf, size_t n, const volatile sig_atomic_t *stop)
 {
 	while (n) {
-		/* MSG_NOSIGNAL: a peer that is gone is an error to be counted, not a SIGPIPE that ends us. */
+		/*
+		 * MSG_NOSIGNAL: a peer that is gone is an error to be counted, not a SIGPIPE that
+		 * ends us.
+		 */
 		ssize_t sent = send(fd, buf, n, MSG_NOSIGNAL);
 
 		if (sent >= 0) {

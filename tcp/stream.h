@@ -1,6 +1,7 @@
 /*
- * stream: what a byte stream makes you write. A write may take a part, a read may bring half a message or three, so
- * there is a loop around each. It knows fds and messages' lengths, and no addresses.
+ * stream: what a byte stream makes you write. A write may take a part, a read may bring half a
+ * message or three, so there is a loop around each. It knows fds and messages' lengths, and no
+ * addresses.
  */
 #ifndef TCP_STREAM_H
 #define TCP_STREAM_H
@@ -12,8 +13,9 @@
 #include <sys/types.h>
 
 /*
- * Sends all n bytes. A write that comes back early, for SO_SNDTIMEO or a signal, is taken up again until *stop is set.
- * Returns false with errno when not all went: EINTR if stopped, EPIPE or ECONNRESET if the other side is gone.
+ * Sends all n bytes. A write that comes back early, for SO_SNDTIMEO or a signal, is taken up again
+ * until *stop is set. Returns false with errno when not all went: EINTR if stopped, EPIPE or
+ * ECONNRESET if the other side is gone.
  */
 bool stream_write(int fd, const uint8_t *buf, size_t n, const volatile sig_atomic_t *stop);
 
@@ -24,11 +26,11 @@ struct stream {
 };
 
 /*
- * Hands out the next whole message, at *message until the next call. Returns its length, 0 at the end of the stream,
- * and -1 with errno otherwise:
+ * Hands out the next whole message, at *message until the next call. Returns its length, 0 at the
+ * end of the stream, and -1 with errno otherwise:
  *   EAGAIN, EINTR  no whole message yet; what came is kept, call again
- *   EBADMSG        what comes next is no message of ours, or the stream ended in the middle of one: close it, because
- *                  nothing tells where the next one would begin
+ *   EBADMSG        what comes next is no message of ours, or the stream ended in the middle of one:
+ *                  close it, because nothing tells where the next one would begin
  *   any other      of read(2)
  */
 ssize_t stream_read(struct stream *s, const uint8_t **message);

@@ -1,8 +1,9 @@
 /*
- * Write, write, read: a client that sends each request in two pieces, the header first, and then waits for the reply.
- * It has no twin, because what it shows is TCP's own: Nagle's algorithm (RFC 9293 section 3.7.4) holds the second piece
- * back until the first is acknowledged, and the other side, with nothing to say yet, delays that acknowledgement
- * (RFC 9293 section 3.8.6.3). Each waits for the other until the delayed-ACK timer ends it. --nodelay turns Nagle off.
+ * Write, write, read: a client that sends each request in two pieces, the header first, and then
+ * waits for the reply. It has no twin, because what it shows is TCP's own: Nagle's algorithm (RFC
+ * 9293 section 3.7.4) holds the second piece back until the first is acknowledged, and the other
+ * side, with nothing to say yet, delays that acknowledgement (RFC 9293 section 3.8.6.3). Each waits
+ * for the other until the delayed-ACK timer ends it. --nodelay turns Nagle off.
  */
 #include "common/addr.h"
 #include "common/book.h"
@@ -21,7 +22,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* Reads until the reply is there or the waiting time is over. Returns false when the connection is gone. */
+/*
+ * Reads until the reply is there or the waiting time is over. Returns false when the connection is
+ * gone.
+ */
 static bool await_reply(
 	struct stream *in, const struct asked *asked, const volatile sig_atomic_t *stop)
 {
@@ -72,7 +76,8 @@ int main(int argc, char **argv)
 	m->clock_id = clock_id();
 	m->flow = (uint32_t)o.run << 16;
 
-	/* Step 1: make a socket, and leave Nagle's algorithm on, as it is by default, or turn it off. */
+	/* Step 1: make a socket, and leave Nagle's algorithm on, as it is by default, or turn it
+	 * off. */
 	fd = socket(server.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");

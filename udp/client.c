@@ -27,7 +27,10 @@ struct flow {
 	struct flow_report *report;
 };
 
-/* Waits for the reply, at most the waiting time. Returns whether it came; what else comes is counted. */
+/*
+ * Waits for the reply, at most the waiting time. Returns whether it came; what else comes is
+ * counted.
+ */
 static bool await_reply(const struct flow *flow, int fd, const struct asked *asked)
 {
 	int64_t now_ns = asked->m.sent_ns;
@@ -40,7 +43,10 @@ static bool await_reply(const struct flow *flow, int fd, const struct asked *ask
 		if (n >= 0 && book_reply(asked, buf, (size_t)n, now_ns))
 			return true;
 		if (n < 0 && errno != EAGAIN && errno != EINTR) {
-			/* ECONNREFUSED: an ICMP error came instead of a reply. Nobody has that port. */
+			/*
+			 * ECONNREFUSED: an ICMP error came instead of a reply. Nobody has that
+			 * port.
+			 */
 			warn("%s", flow->o->host);
 			return false;
 		}
@@ -81,7 +87,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the server. Its address is noted, nothing is sent: this cannot fail for want of a server. */
+	/* Step 3: reach the server. Its address is noted, nothing is sent: this cannot fail for
+	 * want of a server. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len))
 		err(1, "connect to %s", o->host);
@@ -95,7 +102,12 @@ static void *run_flow(void *arg)
 		message_encode(buf, m);
 		r->scheduled++;
 		if (send(fd, buf, m->length, 0) < 0) {
-			/* The error of an earlier datagram is handed over here, and this one is not sent. */
+			/*
+			 * The error of an earlier datagram is handed over here, and this one is not
+			 * sent.
+			 */
+			if (errno == EMSGSIZE)
+				err(1, "send of %u bytes", m->length);
 			r->refused++;
 			continue;
 		}

@@ -1,6 +1,6 @@
 /*
- * The UDP receiver: accounts for every message: loss, duplicates, order, one-way delay. All flows come in at one socket,
- * each datagram by itself, and nothing says when the last one was sent.
+ * The UDP receiver: accounts for every message: loss, duplicates, order, one-way delay. All flows
+ * come in at one socket, each datagram by itself, and nothing says when the last one was sent.
  */
 #include "common/addr.h"
 #include "common/book.h"
@@ -52,7 +52,8 @@ int main(int argc, char **argv)
 		err(1, "getsockname");
 	report_ready(&o, addr_host_text(&own, text), addr_port(&own), IPPROTO_UDP);
 
-	/* Step 3: take in the messages. Each read is one datagram; what is queued when we are stopped still counts. */
+	/* Step 3: take in the messages. Each read is one datagram; what is queued when we are
+	 * stopped still counts. */
 	while (!why) {
 		ssize_t n = recv(fd, buf, sizeof(buf), *stop ? MSG_DONTWAIT : 0);
 

@@ -1,6 +1,6 @@
 /*
- * The UDP sender: numbered messages on a fixed schedule, one way. It waits for nobody, so what the path does to one
- * message does not shift the next.
+ * The UDP sender: numbered messages on a fixed schedule, one way. It waits for nobody, so what the
+ * path does to one message does not shift the next.
  */
 #include "common/addr.h"
 #include "common/clock.h"
@@ -53,7 +53,8 @@ static void *run_flow(void *arg)
 			err(1, "bind to %s", o->bind);
 	}
 
-	/* Step 3: reach the receiver. Its address is noted, nothing is sent: this cannot fail for want of a receiver. */
+	/* Step 3: reach the receiver. Its address is noted, nothing is sent: this cannot fail
+	 * for want of a receiver. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len))
 		err(1, "connect to %s", o->host);
@@ -69,7 +70,10 @@ static void *run_flow(void *arg)
 		message_encode(buf, &m);
 		r->scheduled++;
 		if (send(fd, buf, m.length, 0) < 0) {
-			/* The error of an earlier datagram is handed over here, and this one is not sent. */
+			/*
+			 * The error of an earlier datagram is handed over here, and this one is not
+			 * sent.
+			 */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m.length);
 			r->refused++;

@@ -1,6 +1,6 @@
 /*
- * The UDP server: echoes. One socket serves every client, and there is nothing that it knows of them but the address on
- * each datagram.
+ * The UDP server: echoes. One socket serves every client, and there is nothing that it knows of
+ * them but the address on each datagram.
  */
 #include "common/addr.h"
 #include "common/message.h"
@@ -15,7 +15,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-/* Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more of them. */
+/*
+ * Answers what arrived, if it is a request: with its own bytes, marked as a reply, and never more
+ * of them.
+ */
 static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, struct flow_report *r)
 {
 	uint8_t reply[MESSAGE_MAX_BYTES];
@@ -31,7 +34,10 @@ static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, st
 		return;
 	}
 	if (m.kind != MESSAGE_REQUEST) {
-		/* Above all no reply to a reply: two echo servers would send it to and fro for ever. */
+		/*
+		 * Above all no reply to a reply: two echo servers would send it to and fro for
+		 * ever.
+		 */
 		r->foreign++;
 		return;
 	}
