@@ -17,7 +17,7 @@ int64_t clock_now_ns(void)
 	return now.tv_sec * CLOCK_NS_PER_SECOND + now.tv_nsec;
 }
 
-bool clock_sleep_until(int64_t when_ns, const volatile sig_atomic_t *stop)
+bool clock_sleep_until(int64_t when_ns, const atomic_bool *stop)
 {
 	static _Thread_local bool punctual;
 

@@ -5,7 +5,7 @@
 #ifndef COMMON_CLOCK_H
 #define COMMON_CLOCK_H
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,7 +19,7 @@ int64_t clock_now_ns(void);
  * then, and false as soon as *stop is set: it looks at least every 100 ms, because a signal may be
  * taken by another thread.
  */
-bool clock_sleep_until(int64_t when_ns, const volatile sig_atomic_t *stop);
+bool clock_sleep_until(int64_t when_ns, const atomic_bool *stop);
 
 /*
  * Which machine's boot the times belong to: 32 bits of the kernel's boot id, never 0. Two programs

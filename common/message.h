@@ -31,7 +31,7 @@ struct message {
 	uint8_t kind;
 	uint64_t seq;
 	int64_t due_ns;	 /* when the schedule wanted it sent */
-	int64_t sent_ns; /* when it was: a sender that falls behind shows it */
+	int64_t sent_ns; /* when it was written to the socket: a late sender shows */
 };
 
 enum message_verdict {
@@ -57,6 +57,15 @@ enum message_verdict message_decode(const uint8_t *buf, size_t len, struct messa
  * stream must know before it can read the rest. 0 if no message of ours begins so.
  */
 size_t message_length(const uint8_t *header);
+
+/*
+ * A number for a run that was given none, 1 to 65535, from the time: any will do that the run
+ * before it did not have.
+ */
+static inline uint16_t message_new_run(int64_t now_ns)
+{
+	return (uint16_t)(1 + now_ns / 1000 % UINT16_MAX);
+}
 
 static inline uint16_t message_run(const struct message *m)
 {

@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define SECOND_NS      INT64_C(1000000000)
 #define LONGEST_NS     (24 * 3600 * SECOND_NS)
 #define MOST_FLOWS     1024
-#define MOST_MESSAGES  UINT64_C(1000000000000)
+#define MOST_MESSAGES  (UINT64_C(1) << 27) /* as many as a tally takes */
 #define LARGEST_RCVBUF (UINT32_C(1) << 30)
 
 /* One row per option: its letter here, how getopt knows it, what --help says of it. */
@@ -24,8 +25,8 @@ static const struct spec {
 	const char *value;
 	const char *help;
 } specs[] = {
-	{'B', "bind", "ADDR", "our own address (a server's default: 127.0.0.1)"},
-	{'p', "port", "PORT", "the server's port, 1 to 65535 (0 for a server: any free one)"},
+	{'B', "bind", "ADDR", "our own address; a server's is 127.0.0.1 if not said"},
+	{'p', "port", "PORT", "the server's port, 1 to 65535; a server takes 0 for any free one"},
 	{'c', "count", "N", "messages of each flow; 0: until stopped, or not told"},
 	{'i', "interval", "TIME", "from one message to the next; 0: as fast as they go"},
 	{'s', "size", "BYTES", "bytes of a message, header and all, 48 to 65507"},
@@ -33,6 +34,7 @@ static const struct spec {
 	{'P', "flows", "N", "flows side by side, 1 to 1024"},
 	{'r', "run", "N", "number of this run, 1 to 65535: others' messages are foreign"},
 	{'b', "rcvbuf", "BYTES", "receive buffer to ask the kernel for"},
+	{'k', "backlog", "N", "connections that may wait to be accepted, 0 to 65535"},
 	{'d', "nodelay", NULL, "set TCP_NODELAY: Nagle's algorithm off"},
 	{'l', "log", "FILE", "write one CSV row per message to FILE"},
 	{'q', "quiet", NULL, "no line for each reply, the summary alone"},
@@ -45,7 +47,7 @@ static const struct spec {
 /* These have no short form: their letters are ours alone. */
 static bool long_only(char letter)
 {
-	return strchr("rbdl", letter) != NULL;
+	return strchr("rbkdl", letter) != NULL;
 }
 
 bool options_number(const char *text, uint64_t min, uint64_t max, uint64_t *value)
@@ -129,7 +131,7 @@ static void help(const char *accepts, const char *about)
 	}
 	printf("  %-24s %s\n  %-24s %s\n\n", "-h, --help", "this text", "    --version",
 		"the version");
-	printf("Times take ns, us, ms, s, min; sizes take k, M.\n"
+	printf("Times take ns, us, ms, s, min, h; sizes take k, M, G.\n"
 	       "Exit: 0 all well, 1 failed, 2 usage, 3 ran but messages are missing.\n");
 }
 
@@ -156,7 +158,7 @@ static void take(struct options *o, const struct spec *s, const char *value, boo
 		break;
 	case 'c':
 		if (!options_number(value, 0, MOST_MESSAGES, &o->count))
-			bad(s, value, "0 to 1000000000000");
+			bad(s, value, "0 to 134217728");
 		break;
 	case 'i':
 		if (!options_duration(value, 0, LONGEST_NS, &o->interval_ns))
@@ -185,6 +187,11 @@ static void take(struct options *o, const struct spec *s, const char *value, boo
 		if (!options_size(value, 1, LARGEST_RCVBUF, &n))
 			bad(s, value, "1 byte to 1024M");
 		o->rcvbuf = (uint32_t)n;
+		break;
+	case 'k':
+		if (!options_number(value, 0, 65535, &n))
+			bad(s, value, "0 to 65535");
+		o->backlog = (uint32_t)n;
 		break;
 	case 'd':
 		o->nodelay = true;
@@ -239,6 +246,20 @@ static void make_tables(struct getopt_tables *t, const char *accepts)
 	*p = '\0';
 }
 
+/*
+ * A flow needs a descriptor, and so does each client of a server. The soft limit is 1024 on many
+ * systems for the sake of programs that use select(), which these do not.
+ */
+static void allow_many_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 void options_parse(struct options *o, int argc, char **argv, const char *accepts, const char *about)
 {
 	bool takes_host = strchr(accepts, 'H') != NULL;
@@ -278,4 +299,5 @@ void options_parse(struct options *o, int argc, char **argv, const char *accepts
 		errx(2, "'%s': one argument too many; --help says what is allowed", argv[optind]);
 	if (takes_host && strchr(accepts, 'p') && o->port == 0)
 		errx(2, "-p (--port): missing; allowed is the server's port, 1 to 65535");
+	allow_many_descriptors();
 }

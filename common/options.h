@@ -22,10 +22,11 @@ struct options {
 	uint16_t run;	     /* --run: the high half of each flow's number; 0: not said */
 	uint32_t rcvbuf; /* --rcvbuf: bytes of receive buffer to ask for; 0: as the kernel has it */
 	int family;	 /* -4, -6: AF_INET, AF_INET6; else AF_UNSPEC */
-	bool nodelay;	 /* --nodelay */
-	bool quiet;	 /* -q: no line for each reply */
-	bool json;	 /* -J */
-	const char *log; /* --log: one CSV row per message goes to this file; NULL: none */
+	uint32_t backlog; /* --backlog: connections that may wait to be accepted */
+	bool nodelay;	  /* --nodelay */
+	bool quiet;	  /* -q: no line for each reply */
+	bool json;	  /* -J */
+	const char *log;  /* --log: one CSV row per message goes to this file; NULL: none */
 };
 
 /*
@@ -38,6 +39,7 @@ struct options {
 #define OPTIONS_RECEIVER "BcWPqJlrb"
 #define OPTIONS_PORT	 "p46" /* what a protocol with ports and two families takes besides */
 #define OPTIONS_NODELAY	 "d"
+#define OPTIONS_BACKLOG	 "k"
 
 /*
  * Reads the command line into *o, which holds the defaults. `accepts` is a string of the letters

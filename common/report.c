@@ -3,6 +3,7 @@
 
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +23,12 @@ static void print_string(const char *text)
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
 
+		/*
+		 * A host's name may hold any byte: as a number it is valid JSON whatever it means.
+		 */
 		if (c == '"' || c == '\\')
 			printf("\\%c", c);
-		else if (c < 0x20 || c == 0x7f)
+		else if (c < 0x20 || c >= 0x7f)
 			printf("\\u%04x", c);
 		else
 			putchar(c);
@@ -49,17 +53,36 @@ static ssize_t keep_error(void *cookie, const char *text, size_t len)
 	return write(STDERR_FILENO, text, len);
 }
 
-static void print_error_at_exit(int status, void *unused)
+static void print_error(void)
 {
-	(void)unused;
-	if (status != 1 && status != 2)
-		return;
+	flockfile(stderr);
 	last_error[strcspn(last_error, "\n")] = '\0';
 	printf("{\"event\":\"error\",\"program\":");
 	print_string(program_invocation_short_name);
 	printf(",\"message\":");
 	print_string(last_error);
 	printf("}\n");
+	last_error[0] = '\0';
+	funlockfile(stderr);
+}
+
+static void print_error_at_exit(int status, void *unused)
+{
+	(void)unused;
+	/* For good: no other thread may write into the line, or behind it, from here on. */
+	flockfile(stdout);
+	if ((status == 1 || status == 2) && last_error[0])
+		print_error();
+}
+
+/* Else a socket would get the number of a standard stream, and what is printed would be sent. */
+static void keep_standard_streams(void)
+{
+	if (fcntl(STDOUT_FILENO, F_GETFD) < 0)
+		errx(1, "stdout is closed");
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			err(1, "/dev/null");
 }
 
 void report_open(int argc, char **argv)
@@ -68,8 +91,10 @@ void report_open(int argc, char **argv)
 	bool json = false;
 	FILE *tee;
 
+	keep_standard_streams();
+	/* Any word that may mean -J will do: this is for errors of the command line itself. */
 	for (int i = 1; i < argc; i++)
-		json |= !strcmp(argv[i], "--json") ||
+		json |= (strlen(argv[i]) > 2 && !strncmp(argv[i], "--json", strlen(argv[i]))) ||
 			(argv[i][0] == '-' && argv[i][1] != '-' && strchr(argv[i], 'J'));
 	if (!json)
 		return;
@@ -103,6 +128,24 @@ void report_ready(const struct options *o, const char *address, int port, int pr
 		printf("%s: ready at %s, port %d\n", program, address, port);
 	} else {
 		printf("%s: ready at %s, protocol %d\n", program, address, protocol);
+	}
+	finish();
+}
+
+void report_queue(const struct options *o, const struct queue_report *queue)
+{
+	if (o->json) {
+		printf("{\"event\":\"queue\",\"asked\":%u,\"backlog\":%u,\"waiting\":%u,",
+			queue->asked, queue->backlog, queue->waiting);
+		if (queue->peer)
+			printf("\"accepted\":\"%s\",\"port\":%u}\n", queue->peer, queue->port);
+		else
+			printf("\"accepted\":null,\"port\":null}\n");
+	} else {
+		if (queue->peer)
+			printf("accepted %s port %u; ", queue->peer, queue->port);
+		printf("%u wait to be accepted (asked for a backlog of %u, the kernel keeps %u)\n",
+			queue->waiting, queue->asked, queue->backlog);
 	}
 	finish();
 }
@@ -225,8 +268,20 @@ static void text_samples(const char *name, const struct samples_summary *s)
 	printf(" ms\n");
 }
 
-static void begin_summary(const char *ended)
+/* Nobody told the run and no message did: it is not known. */
+static void print_run(uint16_t run)
 {
+	if (run)
+		print_number("run", run);
+	else
+		printf(",\"run\":null");
+}
+
+/* The summary of a program of which a part has failed has the error before it. */
+static void begin_summary(const char *ended, bool failed)
+{
+	if (failed && last_error[0])
+		print_error();
 	printf("{\"event\":\"summary\",\"schema_version\":%d,\"program\":\"%s\",\"ended\":\"%s\"",
 		SCHEMA_VERSION, program_invocation_short_name, ended);
 }
@@ -252,14 +307,15 @@ static void print_kernel(const struct facts *all, const struct flow_report *flow
 
 /*
  * Adds up what the flows of a client or a sender counted; connect_ns is the slowest, -1 if none
- * connected.
+ * connected. Their
+ * samples move into the sum.
  */
-static struct flow_report sum_flows(const struct flow_report *flows, size_t n)
+static struct flow_report sum_flows(struct flow_report *flows, size_t n)
 {
 	struct flow_report sum = {.connect_ns = -1};
 
 	for (size_t i = 0; i < n; i++) {
-		const struct flow_report *f = &flows[i];
+		struct flow_report *f = &flows[i];
 
 		sum.scheduled += f->scheduled;
 		sum.sent += f->sent;
@@ -271,10 +327,16 @@ static struct flow_report sum_flows(const struct flow_report *flows, size_t n)
 		sum.foreign += f->foreign;
 		sum.corrupt += f->corrupt;
 		sum.alien += f->alien;
+		sum.unreachable += f->unreachable;
+		sum.outstanding += f->outstanding;
+		sum.failed = sum.failed || f->failed;
+		sum.gone = sum.gone || f->gone;
 		if (f->connect_ns > sum.connect_ns)
 			sum.connect_ns = f->connect_ns;
 		samples_merge(&sum.rtt, &f->rtt);
 		samples_merge(&sum.sent_late, &f->sent_late);
+		samples_free(&f->rtt);
+		samples_free(&f->sent_late);
 	}
 	return sum;
 }
@@ -291,7 +353,8 @@ static void text_oddities(const struct flow_report *f)
 	const struct {
 		const char *name;
 		uint64_t n;
-	} all[] = {{"refused", f->refused}, {"late", f->late}, {"foreign", f->foreign},
+	} all[] = {{"outstanding", f->outstanding}, {"unreachable", f->unreachable},
+		{"refused", f->refused}, {"late", f->late}, {"foreign", f->foreign},
 		{"corrupt", f->corrupt}, {"alien", f->alien}, {"reset", f->reset}};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -304,18 +367,20 @@ int report_client(const struct options *o, const char *ended, struct flow_report
 {
 	struct flow_report sum = sum_flows(flows, n);
 	struct samples_summary rtt, late;
-	uint64_t lost = sum.sent - sum.received;
+	uint64_t lost = sum.sent - sum.received - sum.outstanding;
 
 	samples_summarize(&sum.rtt, lost, &rtt);
 	samples_summarize(&sum.sent_late, 0, &late);
 	if (o->json) {
-		begin_summary(ended);
-		print_number("run", o->run);
+		begin_summary(sum.gone ? "closed" : ended, sum.failed);
+		print_run(o->run);
 		print_number("scheduled", sum.scheduled);
 		print_number("sent", sum.sent);
 		print_number("refused", sum.refused);
 		print_number("received", sum.received);
 		print_number("lost", lost);
+		print_number("outstanding", sum.outstanding);
+		print_number("unreachable", sum.unreachable);
 		print_number("duplicates", sum.duplicates);
 		print_number("late", sum.late);
 		print_number("foreign", sum.foreign);
@@ -329,7 +394,7 @@ int report_client(const struct options *o, const char *ended, struct flow_report
 			printf("%s{\"flow\":%zu,\"sent\":%" PRIu64 ",\"refused\":%" PRIu64
 			       ",\"received\":%" PRIu64 ",\"lost\":%" PRIu64 "}",
 				i ? "," : "", i, flows[i].sent, flows[i].refused, flows[i].received,
-				flows[i].sent - flows[i].received);
+				flows[i].sent - flows[i].received - flows[i].outstanding);
 		putchar(']');
 		print_kernel(NULL, flows, n);
 		printf("}\n");
@@ -346,13 +411,13 @@ int report_client(const struct options *o, const char *ended, struct flow_report
 	finish();
 	samples_free(&sum.rtt);
 	samples_free(&sum.sent_late);
-	return lost || sum.refused ? 3 : 0;
+	return sum.failed ? 1 : lost || sum.refused || sum.gone ? 3 : 0;
 }
 
 int report_server(const struct options *o, const char *ended, const struct flow_report *all)
 {
 	if (o->json) {
-		begin_summary(ended);
+		begin_summary(ended, false);
 		print_number("requests", all->requests);
 		print_number("replies", all->replies);
 		print_number("refused", all->refused);
@@ -382,8 +447,8 @@ int report_sender(const struct options *o, const char *ended, struct flow_report
 
 	samples_summarize(&sum.sent_late, 0, &late);
 	if (o->json) {
-		begin_summary(ended);
-		print_number("run", o->run);
+		begin_summary(sum.gone ? "closed" : ended, sum.failed);
+		print_run(o->run);
 		print_number("scheduled", sum.scheduled);
 		print_number("sent", sum.sent);
 		print_number("refused", sum.refused);
@@ -410,7 +475,7 @@ int report_sender(const struct options *o, const char *ended, struct flow_report
 	}
 	finish();
 	samples_free(&sum.sent_late);
-	return sum.sent < sum.scheduled ? 3 : 0;
+	return sum.failed ? 1 : sum.sent < sum.scheduled || sum.gone ? 3 : 0;
 }
 
 int report_receiver(const struct options *o, const char *ended, const struct flow_report *all,
@@ -427,13 +492,14 @@ int report_receiver(const struct options *o, const char *ended, const struct flo
 	tally_account(tallies, n, &account);
 	missing = account.lost > 0; /* ACCOUNT_NONE is below */
 	if (o->json) {
-		begin_summary(ended);
-		print_number("run", o->run);
+		begin_summary(ended, false);
+		print_run(o->run);
 		printf(",\"account\":");
 		report_account_json(stdout, &account);
 		print_number("corrupt", all->corrupt);
 		print_number("alien", all->alien);
 		print_number("foreign", all->foreign);
+		print_number("resets", all->reset);
 		printf(",\"flows\":[");
 		for (size_t i = 0; i < n; i++) {
 			struct account one;
@@ -450,10 +516,10 @@ int report_receiver(const struct options *o, const char *ended, const struct flo
 	} else {
 		printf("--- %s ---\n", program_invocation_short_name);
 		report_account_text(stdout, &account);
-		if (all->corrupt || all->alien || all->foreign)
-			printf("set aside: %" PRIu64 " corrupt, %" PRIu64 " alien, %" PRIu64
-			       " foreign\n",
-				all->corrupt, all->alien, all->foreign);
+		if (all->corrupt || all->alien || all->foreign || all->reset) {
+			printf("set aside");
+			text_oddities(all);
+		}
 		text_facts(&all->facts);
 		if (n == 1)
 			text_facts(&flows[0].facts);

@@ -33,10 +33,15 @@ struct flow_report {
 	uint64_t scheduled, sent, refused, bytes;	/* client, sender */
 	uint64_t received, duplicates, late;		/* client */
 	uint64_t foreign, corrupt, alien;		/* client */
-	uint64_t requests, replies, connections, reset; /* server */
+	uint64_t requests, replies, connections, reset; /* server; receiver: the last two */
 	int64_t connect_ns;				/* how long connect() took */
-	struct samples rtt, sent_late;
-	struct tally *tally; /* receiver */
+	uint64_t unreachable; /* client: reads that returned an ICMP error */
+	uint64_t outstanding; /* client: asked, and stopped before the waiting time was over */
+	uint64_t closed;      /* receiver: of its connections, those that have ended */
+	bool failed;	      /* it never got to its socket's other end */
+	bool gone;	      /* its connection ended before it was done */
+	struct samples rtt, sent_late; /* rtt: RFC 2681, of what came in time */
+	struct tally *tally;	       /* receiver */
 	struct facts facts;
 };
 
@@ -51,6 +56,16 @@ void report_open(int argc, char **argv);
  * number is told).
  */
 void report_ready(const struct options *o, const char *address, int port, int protocol);
+
+/* What a listening socket's kernel knows of the connections that wait to be accepted. */
+struct queue_report {
+	uint32_t asked;	   /* for so many listen() was told to keep room */
+	uint32_t backlog;  /* for so many the kernel keeps it */
+	uint32_t waiting;  /* so many are there now */
+	const char *peer;  /* who has just been accepted; NULL: nobody */
+	unsigned int port; /* the peer's */
+};
+void report_queue(const struct options *o, const struct queue_report *queue);
 
 /* One reply came; text looks like ping's. */
 void report_reply(

@@ -16,6 +16,8 @@ static void make_room(struct samples *s, size_t more)
 
 void samples_add(struct samples *s, int64_t ns)
 {
+	if (s->n >= SAMPLES_MAX)
+		return;
 	make_room(s, 1);
 	s->ns[s->n++] = ns;
 }

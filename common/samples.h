@@ -13,7 +13,11 @@ struct samples {
 	size_t n, room;
 };
 
-/* Start with an empty struct ({0}). Exits with err(3) when there is no memory. */
+/*
+ * Start with an empty struct ({0}). Exits with err(3) when there is no memory. After SAMPLES_MAX
+ * (128 MB) nothing more is taken in: what is said is then said of the first so many.
+ */
+#define SAMPLES_MAX (1 << 24)
 void samples_add(struct samples *s, int64_t ns);
 
 /* Adds all of more to s. */
@@ -29,7 +33,7 @@ struct samples_summary {
 
 /*
  * Nearest rank over all n samples and `lost` further ones that stand at infinity: with 2 % lost
- * there is no p99, and one lost leaves no max (RFC 7680 and RFC 2679 section 5 give the lost an
+ * there is no p99, and one lost leaves no max (RFC 7679 section 5 give the lost an
  * infinite delay). The mean is of what arrived. Sorts s.
  */
 void samples_summarize(struct samples *s, uint64_t lost, struct samples_summary *summary);

@@ -12,8 +12,8 @@ int64_t schedule_due_ns(const struct schedule *s, uint64_t n)
 	return due_ns;
 }
 
-bool schedule_wait(const struct schedule *s, uint64_t n, const volatile sig_atomic_t *stop,
-	int64_t *due_ns, int64_t *sent_ns)
+bool schedule_wait(const struct schedule *s, uint64_t n, const atomic_bool *stop, int64_t *due_ns,
+	int64_t *sent_ns)
 {
 	if (s->interval_ns == 0) {
 		*due_ns = *sent_ns = clock_now_ns();
@@ -26,10 +26,8 @@ bool schedule_wait(const struct schedule *s, uint64_t n, const volatile sig_atom
 	return true;
 }
 
-int64_t schedule_late(struct samples *late, int64_t due_ns, int64_t sent_ns)
+void schedule_late(const struct schedule *s, struct samples *late, int64_t due_ns, int64_t sent_ns)
 {
-	int64_t late_ns = sent_ns > due_ns ? sent_ns - due_ns : 0;
-
-	samples_add(late, late_ns);
-	return late_ns;
+	if (s->interval_ns)
+		samples_add(late, sent_ns > due_ns ? sent_ns - due_ns : 0);
 }

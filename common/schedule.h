@@ -10,7 +10,7 @@
 
 #include "common/samples.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,10 +26,13 @@ int64_t schedule_due_ns(const struct schedule *s, uint64_t n);
  * it may be sent. With an interval of 0 there are no times to keep: each is due as soon as it is
  * asked for. Returns false when *stop is set.
  */
-bool schedule_wait(const struct schedule *s, uint64_t n, const volatile sig_atomic_t *stop,
-	int64_t *due_ns, int64_t *sent_ns);
+bool schedule_wait(const struct schedule *s, uint64_t n, const atomic_bool *stop, int64_t *due_ns,
+	int64_t *sent_ns);
 
-/* Notes how late a message that was due at due_ns was sent. Returns the lateness, never below 0. */
-int64_t schedule_late(struct samples *late, int64_t due_ns, int64_t sent_ns);
+/*
+ * Notes how late a message that was due at due_ns was sent, never below 0. Without an interval
+ * nothing can be late, and nothing is noted.
+ */
+void schedule_late(const struct schedule *s, struct samples *late, int64_t due_ns, int64_t sent_ns);
 
 #endif

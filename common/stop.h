@@ -6,29 +6,33 @@
 #ifndef COMMON_STOP_H
 #define COMMON_STOP_H
 
-#include <signal.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/time.h>
 
 /*
  * From now on the first SIGINT or SIGTERM sets the flag that is returned, and interrupts what is
- * blocked; a second one ends the program as if this had never been called.
+ * blocked; a second one, of either kind, ends the program as if this had never been called.
  */
-const volatile sig_atomic_t *stop_on_signals(void);
+const atomic_bool *stop_on_signals(void);
 
 /*
- * Leaves the signals to the program's other threads: the one that is blocked in a call is the one
- * to be interrupted, and not the one that merely waits for it.
+ * Waits for a thread to end. A signal interrupts one thread only, whichever the kernel takes: once
+ * the flag is set, the thread that is waited for is interrupted again and again until it has
+ * looked.
  */
-void stop_leave_to_threads(void);
+void stop_join(pthread_t thread);
 
 /* How long a read may block before the flag is looked at. */
-#define STOP_PATIENCE_NS INT64_C(100000000)
+#define STOP_TIMEOUT_NS INT64_C(100000000)
 
 /*
- * For SO_RCVTIMEO and SO_SNDTIMEO: wait_ns, but at least 1 ms (0 would be for ever) and at most
- * STOP_PATIENCE_NS.
+ * For SO_RCVTIMEO and SO_SNDTIMEO: wait_ns in so many equal parts that none is above
+ * STOP_TIMEOUT_NS, so that the last one ends when the waiting time does; at least 1 ms, because 0
+ * would be for ever.
  */
-struct timeval stop_patience(int64_t wait_ns);
+struct timeval stop_timeout(int64_t wait_ns);
 
 #endif

@@ -148,8 +148,7 @@ struct account {
 
 	double jitter_ns; /* RFC 3550 6.4.1, first copies in the order of arrival; one flow only */
 	struct {
-		uint64_t
-			count; /* pairs of consecutive numbers that arrived; 0: the rest is not known */
+		uint64_t count; /* pairs of consecutive numbers; 0: the rest is not known */
 		int64_t min_ns, max_ns;
 		double mean_ns, mean_abs_ns;
 	} ipdv; /* RFC 3393 */

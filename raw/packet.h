@@ -13,7 +13,7 @@
 
 /*
  * Finds what stands behind the IPv4 header of the n bytes that a raw socket read. Returns it and
- * its length in *len; NULL if the header is not one.
+ * its length in *len, which is 0 if the header is not one.
  */
 const uint8_t *packet_payload(const uint8_t *packet, size_t n, size_t *len);
 

@@ -21,29 +21,29 @@ int main(int argc, char **argv)
 {
 	struct options o = {.wait_ns = 5 * CLOCK_NS_PER_SECOND, .flows = 1};
 	struct book book;
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	const char *why = NULL;
-	struct timeval patience;
+	struct timeval timeout;
 	uint8_t buf[PACKET_HEADER_BYTES + MESSAGE_MAX_BYTES];
 	const uint8_t *payload;
 	size_t len;
 	char text[ADDR_TEXT_BYTES];
 	struct addr own;
-	int fd;
+	int fd, status;
 
 	report_open(argc, argv);
 	options_parse(
 		&o, argc, argv, OPTIONS_RECEIVER, "accounts for every message of a raw sender");
 	own = addr_resolve(o.bind ? o.bind : addr_loopback(AF_INET), 0, AF_INET);
 	book = book_open(&o);
-	patience = stop_patience(o.wait_ns);
+	timeout = stop_timeout(o.wait_ns);
 	stop = stop_on_signals();
 
 	/* Step 1: make a socket. */
 	fd = socket(AF_INET, SOCK_RAW, PACKET_PROTOCOL);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO");
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);
@@ -63,19 +63,17 @@ int main(int argc, char **argv)
 
 		if (n >= 0) {
 			payload = packet_payload(buf, (size_t)n, &len);
-			if (payload)
-				book_enter(&book, payload, len, clock_now_ns());
-			else
-				book.all.alien++;
-		}
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			book_enter(&book, payload, len, clock_now_ns());
+		} else if (errno != EAGAIN && errno != EINTR) {
 			err(1, "recv");
+		}
 		why = book_ended(&book, *stop, n < 0 && errno == EAGAIN);
 	}
 
 	/* Step 4: see what the kernel knows, and close. */
 	raw_kernel(fd, &book.all.facts);
 	close(fd);
-	log_close(book.log, o.log);
-	return report_receiver(&o, why, &book.all, book.flows, o.flows);
+	status = report_receiver(&o, why, &book.all, book.flows, o.flows);
+	book_close(&book);
+	return status;
 }

@@ -55,8 +55,8 @@ static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, st
 int main(int argc, char **argv)
 {
 	struct options o = {.flows = 1};
-	const volatile sig_atomic_t *stop;
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
+	const atomic_bool *stop;
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	struct flow_report r = {0};
 	uint8_t buf[PACKET_HEADER_BYTES + MESSAGE_MAX_BYTES];
 	const uint8_t *payload;
@@ -74,7 +74,7 @@ int main(int argc, char **argv)
 	fd = socket(AF_INET, SOCK_RAW, PACKET_PROTOCOL);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO");
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);
@@ -95,11 +95,10 @@ int main(int argc, char **argv)
 
 		if (n >= 0) {
 			payload = packet_payload(buf, (size_t)n, &len);
-			if (payload)
-				answer(fd, payload, len, &client, &r);
-		}
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			answer(fd, payload, len, &client, &r);
+		} else if (errno != EAGAIN && errno != EINTR) {
 			err(1, "recvfrom");
+		}
 	}
 
 	/* Step 4: see what the kernel knows, and close. */

@@ -24,18 +24,17 @@ struct flow {
 	pthread_t thread;
 	uint16_t index;
 	const struct options *o;
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct addr server;
 	FILE *log;
 	struct flow_report *report;
-	bool gone; /* the connection is */
 };
 
 /*
  * Waits for the reply, at most the waiting time. Returns whether it came; what else comes is
  * counted.
  */
-static bool await_reply(struct flow *flow, struct stream *in, const struct asked *asked)
+static bool await_reply(const struct flow *flow, struct stream *in, const struct asked *asked)
 {
 	int64_t now_ns = asked->m.sent_ns;
 	const uint8_t *reply;
@@ -46,15 +45,28 @@ static bool await_reply(struct flow *flow, struct stream *in, const struct asked
 		now_ns = clock_now_ns();
 		if (n > 0 && book_reply(asked, reply, (size_t)n, now_ns))
 			return true;
+		if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+			continue;
 		if (n == 0)
-			errno = ECONNRESET; /* the end of the stream: no error, but too soon */
-		if (n <= 0 && errno != EAGAIN && errno != EINTR) {
+			warnx("%s: closed the connection", flow->o->host);
+		else
 			warn("%s", flow->o->host);
-			flow->gone = true;
-			return false;
-		}
+		flow->report->alien += n < 0 && errno == EBADMSG;
+		flow->report->gone = true;
+		return false;
 	}
 	return false;
+}
+
+/* There is nobody to talk to. Other flows may fare better, and what they did is still reported. */
+static void *give_up(const struct flow *flow, int fd)
+{
+	if (!*flow->stop)
+		warn("connect to %s", flow->o->host);
+	flow->report->failed = !*flow->stop;
+	flow->report->connect_ns = -1;
+	close(fd);
+	return NULL;
 }
 
 static void *run_flow(void *arg)
@@ -70,7 +82,7 @@ static void *run_flow(void *arg)
 			.flow = (uint32_t)o->run << 16 | flow->index,
 			.kind = MESSAGE_REQUEST}};
 	struct message *m = &asked.m;
-	struct timeval patience = stop_patience(o->wait_ns);
+	struct timeval timeout = stop_timeout(o->wait_ns);
 	struct schedule schedule = {.interval_ns = o->interval_ns};
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	struct stream in = {.fd = -1};
@@ -80,8 +92,6 @@ static void *run_flow(void *arg)
 	fd = socket(flow->server.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
-		err(1, "SO_RCVTIMEO");
 	/*
 	 * Else a message waits until the one before it is acknowledged (Nagle, RFC 9293 section
 	 * 3.7.4).
@@ -100,28 +110,36 @@ static void *run_flow(void *arg)
 	/* Step 3: reach the server. A SYN goes out, and this returns one round trip later, with
 	 * its answer. */
 	r->connect_ns = clock_now_ns();
-	if (connect(fd, addr_sa(&flow->server), flow->server.len) && !*flow->stop)
-		err(1, "connect to %s", o->host);
+	if (connect(fd, addr_sa(&flow->server), flow->server.len))
+		return give_up(flow, fd);
 	r->connect_ns = clock_now_ns() - r->connect_ns;
+	/*
+	 * Not before: connect() would come back with EINPROGRESS and leave the handshake to itself.
+	 */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) ||
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
+		err(1, "SO_RCVTIMEO, SO_SNDTIMEO");
 	in.fd = fd;
 
 	/* Step 4: ask, each time when it is due, and wait for the reply. */
 	schedule.start_ns = clock_now_ns();
-	for (; (o->count == 0 || m->seq < o->count) && !*flow->stop && !flow->gone; m->seq++) {
+	for (; (o->count == 0 || m->seq < o->count) && !*flow->stop && !r->gone; m->seq++) {
 		if (!schedule_wait(&schedule, m->seq, flow->stop, &m->due_ns, &m->sent_ns))
 			break;
 		message_encode(buf, m);
 		r->scheduled++;
 		if (!stream_write(fd, buf, m->length, flow->stop)) {
 			/* The connection is gone, and with it every message to come. */
+			if (!*flow->stop)
+				warn("send to %s", o->host);
+			r->gone = !*flow->stop;
 			r->refused++;
 			break;
 		}
 		r->sent++;
-		schedule_late(&r->sent_late, m->due_ns, m->sent_ns);
+		schedule_late(&schedule, &r->sent_late, m->due_ns, m->sent_ns);
 		if (!await_reply(flow, &in, &asked))
-			log_received(flow->log, flow->index, m->seq, m->due_ns, m->sent_ns, -1,
-				m->length, "lost");
+			book_unanswered(&asked, *flow->stop);
 	}
 
 	/* Step 5: see what the kernel knows, and close. The server reads the end of the stream. */
@@ -137,10 +155,11 @@ int main(int argc, char **argv)
 		.size = 64,
 		.wait_ns = CLOCK_NS_PER_SECOND,
 		.flows = 1};
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct flow_report *reports;
 	struct flow *flows;
 	struct addr server;
+	int status;
 	FILE *log;
 
 	report_open(argc, argv);
@@ -150,7 +169,7 @@ int main(int argc, char **argv)
 	log = log_open(&o, LOG_RECEIVED_COLUMNS);
 	stop = stop_on_signals();
 	if (!o.run)
-		o.run = (uint16_t)(1 + clock_now_ns() / 1000 % UINT16_MAX);
+		o.run = message_new_run(clock_now_ns());
 	flows = calloc(o.flows, sizeof(*flows));
 	reports = calloc(o.flows, sizeof(*reports));
 	if (!flows || !reports)
@@ -167,9 +186,13 @@ int main(int argc, char **argv)
 		if (errno)
 			err(1, "thread %u", i);
 	}
-	stop_leave_to_threads();
 	for (uint16_t i = 0; i < o.flows; i++)
-		pthread_join(flows[i].thread, NULL);
+		stop_join(flows[i].thread);
+	status = report_client(&o, *stop ? "signal" : "count", reports, o.flows);
 	log_close(log, o.log);
-	return report_client(&o, *stop ? "signal" : "count", reports, o.flows);
+	for (uint16_t i = 0; i < o.flows; i++)
+		tally_free(reports[i].tally);
+	free(reports);
+	free(flows);
+	return status;
 }

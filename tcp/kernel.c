@@ -30,6 +30,7 @@ void tcp_kernel(int fd, struct facts *f)
 	if (len >= offsetof(struct tcp_info, tcpi_dsack_dups) + sizeof(info.tcpi_dsack_dups)) {
 		facts_add(f, "bytes_sent", (int64_t)info.tcpi_bytes_sent);
 		facts_add(f, "bytes_retransmitted", (int64_t)info.tcpi_bytes_retrans);
+		/* These two count the SYN and the FIN as a byte each (RFC 9293 section 3.4). */
 		facts_add(f, "bytes_acked", (int64_t)info.tcpi_bytes_acked);
 		facts_add(f, "bytes_received", (int64_t)info.tcpi_bytes_received);
 		/*

@@ -26,17 +26,17 @@ struct flow {
 	pthread_t thread;
 	uint16_t index;
 	const struct options *o;
-	const volatile sig_atomic_t *stop;
-	struct addr server;
+	const atomic_bool *stop;
+	struct addr receiver;
 	FILE *log;
 	struct flow_report *report;
 };
 
 /*
  * Reads until the other side has closed too, which it does when it has everything; at most the
- * waiting time.
+ * waiting time. Returns false when the connection was reset: then something may not have arrived.
  */
-static void await_end(int fd, int64_t wait_ns, const volatile sig_atomic_t *stop)
+static bool await_end(int fd, int64_t wait_ns, const atomic_bool *stop)
 {
 	int64_t until_ns = clock_now_ns() + wait_ns;
 	uint8_t byte;
@@ -44,9 +44,23 @@ static void await_end(int fd, int64_t wait_ns, const volatile sig_atomic_t *stop
 	while (clock_now_ns() < until_ns && !*stop) {
 		ssize_t n = recv(fd, &byte, sizeof(byte), 0);
 
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return;
+		if (n == 0)
+			return true;
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return false;
 	}
+	return true;
+}
+
+/* There is nobody to talk to. Other flows may fare better, and what they did is still reported. */
+static void *give_up(const struct flow *flow, int fd)
+{
+	if (!*flow->stop)
+		warn("connect to %s", flow->o->host);
+	flow->report->failed = !*flow->stop;
+	flow->report->connect_ns = -1;
+	close(fd);
+	return NULL;
 }
 
 static void *run_flow(void *arg)
@@ -59,13 +73,12 @@ static void *run_flow(void *arg)
 		.flow = (uint32_t)o->run << 16 | flow->index,
 		.kind = MESSAGE_DATA};
 	struct schedule schedule = {.interval_ns = o->interval_ns};
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	uint8_t buf[MESSAGE_MAX_BYTES];
-	bool gone = false;
 	int fd, on = 1;
 
 	/* Step 1: make a socket. Messages go out as a stream of bytes, all of them and in order. */
-	fd = socket(flow->server.storage.ss_family, SOCK_STREAM, 0);
+	fd = socket(flow->receiver.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");
 	/*
@@ -77,7 +90,7 @@ static void *run_flow(void *arg)
 
 	/* Step 2: take an address of our own, if we are told to. */
 	if (o->bind) {
-		struct addr own = addr_resolve(o->bind, 0, flow->server.storage.ss_family);
+		struct addr own = addr_resolve(o->bind, 0, flow->receiver.storage.ss_family);
 
 		if (bind(fd, addr_sa(&own), own.len))
 			err(1, "bind to %s", o->bind);
@@ -86,16 +99,20 @@ static void *run_flow(void *arg)
 	/* Step 3: reach the receiver. A SYN goes out, and this returns one round trip later,
 	 * with its answer. */
 	r->connect_ns = clock_now_ns();
-	if (connect(fd, addr_sa(&flow->server), flow->server.len) && !*flow->stop)
-		err(1, "connect to %s", o->host);
+	if (connect(fd, addr_sa(&flow->receiver), flow->receiver.len))
+		return give_up(flow, fd);
 	r->connect_ns = clock_now_ns() - r->connect_ns;
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)))
+	/*
+	 * Not before: connect() would come back with EINPROGRESS and leave the handshake to itself.
+	 */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) ||
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO, SO_SNDTIMEO");
 
-	/* Step 4: send each message when it is due. */
+	/* Step 4: send each message when it is due. Sent is what the kernel has taken, not what
+	 * has arrived. */
 	schedule.start_ns = clock_now_ns();
-	for (; (o->count == 0 || m.seq < o->count) && !*flow->stop && !gone; m.seq++) {
+	for (; (o->count == 0 || m.seq < o->count) && !*flow->stop && !r->gone; m.seq++) {
 		const char *verdict = "sent";
 
 		if (!schedule_wait(&schedule, m.seq, flow->stop, &m.due_ns, &m.sent_ns))
@@ -104,22 +121,23 @@ static void *run_flow(void *arg)
 		r->scheduled++;
 		if (!stream_write(fd, buf, m.length, flow->stop)) {
 			/* The connection is gone, and with it every message to come. */
-			gone = true;
-			warn("%s", o->host);
+			if (!*flow->stop)
+				warn("send to %s", o->host);
+			r->gone = !*flow->stop;
 			r->refused++;
 			verdict = "refused";
 		} else {
 			r->sent++;
 			r->bytes += m.length;
 		}
-		schedule_late(&r->sent_late, m.due_ns, m.sent_ns);
+		schedule_late(&schedule, &r->sent_late, m.due_ns, m.sent_ns);
 		log_sent(flow->log, flow->index, m.seq, m.due_ns, m.sent_ns, m.length, verdict);
 	}
 
 	/* Step 5: see what the kernel knows, and close. The receiver reads the end, and we wait
 	 * until all has arrived. */
 	shutdown(fd, SHUT_WR);
-	await_end(fd, o->wait_ns, flow->stop);
+	r->gone = !await_end(fd, o->wait_ns, flow->stop) || r->gone;
 	tcp_kernel(fd, &r->facts);
 	close(fd);
 	return NULL;
@@ -132,20 +150,21 @@ int main(int argc, char **argv)
 		.size = 100,
 		.wait_ns = 5 * CLOCK_NS_PER_SECOND,
 		.flows = 1};
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct flow_report *reports;
 	struct flow *flows;
-	struct addr server;
+	struct addr receiver;
+	int status;
 	FILE *log;
 
 	report_open(argc, argv);
 	options_parse(&o, argc, argv, OPTIONS_SENDER OPTIONS_PORT,
 		"sends numbered messages to a TCP receiver on a fixed schedule");
-	server = addr_resolve(o.host, o.port, o.family);
+	receiver = addr_resolve(o.host, o.port, o.family);
 	log = log_open(&o, LOG_SENT_COLUMNS);
 	stop = stop_on_signals();
 	if (!o.run)
-		o.run = (uint16_t)(1 + clock_now_ns() / 1000 % UINT16_MAX);
+		o.run = message_new_run(clock_now_ns());
 	flows = calloc(o.flows, sizeof(*flows));
 	reports = calloc(o.flows, sizeof(*reports));
 	if (!flows || !reports)
@@ -154,16 +173,18 @@ int main(int argc, char **argv)
 		flows[i] = (struct flow){.index = i,
 			.o = &o,
 			.stop = stop,
-			.server = server,
+			.receiver = receiver,
 			.log = log,
 			.report = &reports[i]};
 		errno = pthread_create(&flows[i].thread, NULL, run_flow, &flows[i]);
 		if (errno)
 			err(1, "thread %u", i);
 	}
-	stop_leave_to_threads();
 	for (uint16_t i = 0; i < o.flows; i++)
-		pthread_join(flows[i].thread, NULL);
+		stop_join(flows[i].thread);
+	status = report_sender(&o, *stop ? "signal" : "count", reports, o.flows);
 	log_close(log, o.log);
-	return report_sender(&o, *stop ? "signal" : "count", reports, o.flows);
+	free(reports);
+	free(flows);
+	return status;
 }

@@ -16,15 +16,16 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 /* What the threads share; under the lock. */
 struct shared {
 	pthread_mutex_t lock;
+	pthread_cond_t left; /* a client has gone */
+	unsigned int open;   /* clients now */
 	struct flow_report r;
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 };
 
 struct conn {
@@ -73,24 +74,26 @@ static bool answer(struct conn *conn, const uint8_t *buf, size_t n)
 static void *serve(void *arg)
 {
 	struct conn *conn = arg;
+	struct shared *shared = conn->shared;
 	const uint8_t *message;
 	ssize_t n;
+	int error;
 
 	do {
 		n = stream_read(&conn->in, &message);
+		error = n < 0 ? errno : 0;
 		if (n > 0 && !answer(conn, message, (size_t)n))
 			break;
-	} while (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR) && !*conn->shared->stop));
-	if (n < 0 && (errno == EBADMSG || errno == ECONNRESET)) {
-		int error = errno;
-
-		pthread_mutex_lock(&conn->shared->lock);
-		conn->shared->r.alien += error == EBADMSG;
-		conn->shared->r.reset += error == ECONNRESET;
-		pthread_mutex_unlock(&conn->shared->lock);
-	}
+	} while ((n > 0 || error == EAGAIN || error == EINTR) && !*shared->stop);
+	pthread_mutex_lock(&shared->lock);
+	shared->r.alien += error == EBADMSG;
+	shared->r.corrupt += error == ENODATA;
+	shared->r.reset += error == ECONNRESET;
 	close(conn->in.fd);
 	free(conn);
+	shared->open--;
+	pthread_cond_signal(&shared->left);
+	pthread_mutex_unlock(&shared->lock);
 	return NULL;
 }
 
@@ -99,7 +102,7 @@ static void *serve(void *arg)
  */
 static void begin_serving(struct shared *shared, int fd)
 {
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	struct conn *conn = malloc(sizeof(*conn));
 	bool served = false;
 	pthread_t thread;
@@ -110,33 +113,43 @@ static void begin_serving(struct shared *shared, int fd)
 	 * 3.7.4).
 	 */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) ||
-		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)))
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) ||
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
 		warn("options of a connection");
+	pthread_mutex_lock(&shared->lock);
 	if (conn) {
 		conn->shared = shared;
 		conn->in.fd = fd;
 		conn->in.begin = conn->in.end = 0;
 		served = pthread_create(&thread, NULL, serve, conn) == 0;
 	}
+	shared->open += served;
+	shared->r.connections++;
+	shared->r.refused += !served;
+	pthread_mutex_unlock(&shared->lock);
 	if (served) {
 		pthread_detach(thread);
 	} else {
 		free(conn);
 		close(fd);
 	}
+}
+
+/* The threads notice that we were stopped, each at its next read; what they counted is then all. */
+static void await_threads(struct shared *shared)
+{
 	pthread_mutex_lock(&shared->lock);
-	shared->r.connections++;
-	shared->r.refused += !served;
+	while (shared->open)
+		pthread_cond_wait(&shared->left, &shared->lock);
 	pthread_mutex_unlock(&shared->lock);
 }
 
 int main(int argc, char **argv)
 {
 	struct options o = {.flows = 1};
-	struct shared shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
-	struct flow_report r;
+	struct shared shared = {
+		.lock = PTHREAD_MUTEX_INITIALIZER, .left = PTHREAD_COND_INITIALIZER};
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	char text[ADDR_TEXT_BYTES];
 	struct addr own;
 	int fd, conn, on = 1;
@@ -150,7 +163,7 @@ int main(int argc, char **argv)
 	fd = socket(own.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO");
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);
@@ -176,14 +189,12 @@ int main(int argc, char **argv)
 			begin_serving(&shared, conn);
 		else if (errno != EAGAIN && errno != EINTR)
 			/* No room for one more, as a rule: it waits in the backlog meanwhile. */
-			clock_sleep_until(clock_now_ns() + STOP_PATIENCE_NS / 10, shared.stop);
+			clock_sleep_until(clock_now_ns() + STOP_TIMEOUT_NS / 10, shared.stop);
 	}
 
 	/* Step 4: see what the kernel knows, and close. Each connection had a socket of its own,
 	 * so there is no sum. */
 	close(fd);
-	pthread_mutex_lock(&shared.lock);
-	r = shared.r;
-	pthread_mutex_unlock(&shared.lock);
-	return report_server(&o, "signal", &r);
+	await_threads(&shared);
+	return report_server(&o, "signal", &shared.r);
 }

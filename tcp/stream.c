@@ -4,13 +4,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
-bool stream_write(int fd, const uint8_t *buf, size_t n, const volatile sig_atomic_t *stop)
+bool stream_write(int fd, const uint8_t *buf, size_t n, const atomic_bool *stop)
 {
 	while (n) {
-		/*
-		 * MSG_NOSIGNAL: a peer that is gone is an error to be counted, not a SIGPIPE that
-		 * ends us.
-		 */
+		/* MSG_NOSIGNAL: a peer that is gone is an error to be counted, not a SIGPIPE. */
 		ssize_t sent = send(fd, buf, n, MSG_NOSIGNAL);
 
 		if (sent >= 0) {
@@ -18,7 +15,8 @@ bool stream_write(int fd, const uint8_t *buf, size_t n, const volatile sig_atomi
 			n -= (size_t)sent;
 		} else if (errno != EAGAIN && errno != EINTR) {
 			return false;
-		} else if (*stop) {
+		}
+		if (n && *stop) {
 			errno = EINTR;
 			return false;
 		}
@@ -52,7 +50,7 @@ ssize_t stream_read(struct stream *s, const uint8_t **message)
 		}
 		n = recv(s->fd, s->buf + s->end, sizeof(s->buf) - s->end, 0);
 		if (n == 0 && s->end > s->begin) {
-			errno = EBADMSG;
+			errno = ENODATA;
 			return -1;
 		}
 		if (n <= 0)

@@ -8,7 +8,7 @@
 
 #include "common/message.h"
 
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -17,7 +17,7 @@
  * until *stop is set. Returns false with errno when not all went: EINTR if stopped, EPIPE or
  * ECONNRESET if the other side is gone.
  */
-bool stream_write(int fd, const uint8_t *buf, size_t n, const volatile sig_atomic_t *stop);
+bool stream_write(int fd, const uint8_t *buf, size_t n, const atomic_bool *stop);
 
 struct stream {
 	int fd;
@@ -29,8 +29,9 @@ struct stream {
  * Hands out the next whole message, at *message until the next call. Returns its length, 0 at the
  * end of the stream, and -1 with errno otherwise:
  *   EAGAIN, EINTR  no whole message yet; what came is kept, call again
- *   EBADMSG        what comes next is no message of ours, or the stream ended in the middle of one:
- *                  close it, because nothing tells where the next one would begin
+ *   EBADMSG        what comes next is no message of ours: close it, because nothing tells where
+ *                  the next one would begin
+ *   ENODATA        the stream ended in the middle of a message
  *   any other      of read(2)
  */
 ssize_t stream_read(struct stream *s, const uint8_t **message);

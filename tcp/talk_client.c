@@ -1,5 +1,6 @@
 /*
- * The smallest TCP client: says each line typed to the server and prints the answer. `tcp-talk_client HOST PORT`
+ * The smallest TCP client: says each line typed to the server and prints the answer.
+ * tcp-talk_client HOST PORT
  */
 #include <err.h>
 #include <netdb.h>
@@ -9,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A stream has no lines: reads on until one is whole. Returns its length, 0 at the end of the stream, -1 on errors. */
+enum { LINE = 1024 };
+
+/* A stream has no lines: reads on until one is whole. Returns its length, 0 at the end, or -1. */
 static ssize_t read_line(int fd, char *line, ssize_t size)
 {
 	ssize_t got = 0, n;
@@ -25,7 +28,7 @@ static ssize_t read_line(int fd, char *line, ssize_t size)
 int main(int argc, char **argv)
 {
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *server;
-	char line[1024], answer[1100], *end;
+	char line[LINE], answer[7 + LINE], *end;
 	int fd, fault;
 	ssize_t n;
 
@@ -50,7 +53,7 @@ int main(int argc, char **argv)
 	freeaddrinfo(server);
 
 	/* Step 3: talk, until a line is Q. What is written may be cut or joined on its way. */
-	while (fgets(line, sizeof(line) - 1, stdin) && strcmp(line, "Q\n") != 0) {
+	while (fgets(line, LINE - 1, stdin) && strcmp(line, "Q\n") != 0) {
 		strcpy(line + strcspn(line, "\n"), "\n"); /* the last line may lack its end */
 		n = (ssize_t)strlen(line);
 		if (write(fd, line, (size_t)n) != n)

@@ -1,5 +1,6 @@
 /*
- * The smallest TCP server: a line comes back with "server-" in front. `tcp-talk_server [PORT [ADDRESS]]`
+ * The smallest TCP server: a line comes back with "server-" in front.
+ * tcp-talk_server [PORT [ADDRESS]]
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -9,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A stream has no lines: reads on until one is whole. Returns its length, 0 at the end of the stream, -1 on errors. */
+enum { LINE = 1024 };
+
+/* A stream has no lines: reads on until one is whole. Returns its length, 0 at the end, or -1. */
 static ssize_t read_line(int fd, char *line, ssize_t size)
 {
 	ssize_t got = 0, n;
@@ -26,7 +29,8 @@ int main(int argc, char **argv)
 {
 	struct sockaddr_in own = {.sin_family = AF_INET};
 	socklen_t len = sizeof(own);
-	char buf[1100] = "server-", *line = buf + 7, *end, *port = argc > 1 ? argv[1] : "0";
+	char answer[7 + LINE] = "server-", *line = answer + 7;
+	char *end, *port = argc > 1 ? argv[1] : "0";
 	unsigned long number = strtoul(port, &end, 10);
 	int fd, conn;
 	ssize_t n;
@@ -60,12 +64,12 @@ int main(int argc, char **argv)
 		conn = accept(fd, NULL, NULL);
 		if (conn < 0)
 			err(1, "accept");
-		while ((n = read_line(conn, line, 1024)) > 0) {
+		while ((n = read_line(conn, line, LINE)) > 0) {
 			printf("%.*s", (int)n, line);
 			/* Else two servers would answer each other for ever. */
 			if (n >= 7 && memcmp(line, "server-", 7) == 0)
 				continue;
-			if (write(conn, buf, 7 + (size_t)n) != 7 + n)
+			if (write(conn, answer, 7 + (size_t)n) != 7 + n)
 				warn("write");
 		}
 		if (n < 0)

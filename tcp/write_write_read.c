@@ -26,8 +26,7 @@
  * Reads until the reply is there or the waiting time is over. Returns false when the connection is
  * gone.
  */
-static bool await_reply(
-	struct stream *in, const struct asked *asked, const volatile sig_atomic_t *stop)
+static bool await_reply(struct stream *in, const struct asked *asked, const atomic_bool *stop)
 {
 	const uint8_t *reply;
 
@@ -36,9 +35,17 @@ static bool await_reply(
 
 		if (n > 0 && book_reply(asked, reply, (size_t)n, clock_now_ns()))
 			return true;
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return false;
+		if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+			continue;
+		if (n == 0)
+			warnx("%s: closed the connection", asked->o->host);
+		else
+			warn("%s", asked->o->host);
+		asked->r->alien += n < 0 && errno == EBADMSG;
+		asked->r->gone = true;
+		return false;
 	}
+	book_unanswered(asked, *stop);
 	return true;
 }
 
@@ -49,16 +56,16 @@ int main(int argc, char **argv)
 		.size = 64,
 		.wait_ns = CLOCK_NS_PER_SECOND,
 		.flows = 1};
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	struct flow_report r = {0};
 	struct asked asked = {.o = &o, .r = &r, .m = {.kind = MESSAGE_REQUEST}};
 	struct message *m = &asked.m;
 	struct stream in = {.fd = -1};
 	struct schedule schedule;
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	struct addr server;
-	int fd, on = 1;
+	int fd, status, on = 1;
 
 	report_open(argc, argv);
 	options_parse(&o, argc, argv, "HcisWpqJlr46" OPTIONS_NODELAY,
@@ -70,7 +77,7 @@ int main(int argc, char **argv)
 	asked.log = log_open(&o, LOG_RECEIVED_COLUMNS);
 	stop = stop_on_signals();
 	if (!o.run)
-		o.run = (uint16_t)(1 + clock_now_ns() / 1000 % UINT16_MAX);
+		o.run = message_new_run(clock_now_ns());
 	r.tally = tally_new(o.count, o.wait_ns);
 	m->length = o.size;
 	m->clock_id = clock_id();
@@ -81,8 +88,6 @@ int main(int argc, char **argv)
 	fd = socket(server.storage.ss_family, SOCK_STREAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
-		err(1, "SO_RCVTIMEO");
 	if (o.nodelay && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)))
 		err(1, "TCP_NODELAY");
 
@@ -91,6 +96,9 @@ int main(int argc, char **argv)
 	if (connect(fd, addr_sa(&server), server.len) && !*stop)
 		err(1, "connect to %s", o.host);
 	r.connect_ns = clock_now_ns() - r.connect_ns;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) ||
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)))
+		err(1, "SO_RCVTIMEO, SO_SNDTIMEO");
 	in.fd = fd;
 
 	/* Step 3: write, write, read. */
@@ -107,7 +115,7 @@ int main(int argc, char **argv)
 			break;
 		}
 		r.sent++;
-		schedule_late(&r.sent_late, m->due_ns, m->sent_ns);
+		schedule_late(&schedule, &r.sent_late, m->due_ns, m->sent_ns);
 		if (!await_reply(&in, &asked, stop))
 			break;
 	}
@@ -115,6 +123,8 @@ int main(int argc, char **argv)
 	/* Step 4: see what the kernel knows, and close. */
 	tcp_kernel(fd, &r.facts);
 	close(fd);
+	status = report_client(&o, *stop ? "signal" : "count", &r, 1);
 	log_close(asked.log, o.log);
-	return report_client(&o, *stop ? "signal" : "count", &r, 1);
+	tally_free(r.tally);
+	return status;
 }

@@ -1,5 +1,6 @@
 """Runs every unit test in C: build/tests/*_test, made from tests/unit/*_test.c."""
 
+import os
 import subprocess
 
 import pytest
@@ -14,5 +15,10 @@ def test_unit(name):
     """A unit test ends with 0, or says what is not so."""
     program = tree.BUILD / "tests" / name
     assert program.exists(), f"{tree.shown(program)} is not there: run make (is it in UNIT_TESTS?)"
-    done = subprocess.run([program], capture_output=True, text=True, timeout=120, check=False)
+    environment = dict(os.environ)
+    if "ASAN_OPTIONS" in environment:
+        environment["ASAN_OPTIONS"] += ":detect_leaks=1"
+    done = subprocess.run(
+        [program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,7 +21,7 @@ struct flow {
 	pthread_t thread;
 	uint16_t index;
 	const struct options *o;
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct addr server;
 	FILE *log;
 	struct flow_report *report;
@@ -47,11 +47,23 @@ static bool await_reply(const struct flow *flow, int fd, const struct asked *ask
 			 * ECONNREFUSED: an ICMP error came instead of a reply. Nobody has that
 			 * port.
 			 */
-			warn("%s", flow->o->host);
+			if (!flow->report->unreachable++)
+				warn("%s", flow->o->host);
 			return false;
 		}
 	}
 	return false;
+}
+
+/* There is nobody to talk to. Other flows may fare better, and what they did is still reported. */
+static void *give_up(const struct flow *flow, int fd)
+{
+	if (!*flow->stop)
+		warn("connect to %s", flow->o->host);
+	flow->report->failed = !*flow->stop;
+	flow->report->connect_ns = -1;
+	close(fd);
+	return NULL;
 }
 
 static void *run_flow(void *arg)
@@ -67,7 +79,7 @@ static void *run_flow(void *arg)
 			.flow = (uint32_t)o->run << 16 | flow->index,
 			.kind = MESSAGE_REQUEST}};
 	struct message *m = &asked.m;
-	struct timeval patience = stop_patience(o->wait_ns);
+	struct timeval timeout = stop_timeout(o->wait_ns);
 	struct schedule schedule = {.interval_ns = o->interval_ns};
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	int fd;
@@ -76,7 +88,7 @@ static void *run_flow(void *arg)
 	fd = socket(flow->server.storage.ss_family, SOCK_DGRAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO");
 
 	/* Step 2: take an address of our own, if we are told to. */
@@ -91,7 +103,7 @@ static void *run_flow(void *arg)
 	 * want of a server. */
 	r->connect_ns = clock_now_ns();
 	if (connect(fd, addr_sa(&flow->server), flow->server.len))
-		err(1, "connect to %s", o->host);
+		return give_up(flow, fd);
 	r->connect_ns = clock_now_ns() - r->connect_ns;
 
 	/* Step 4: ask, each time when it is due, and wait for the reply. */
@@ -102,20 +114,17 @@ static void *run_flow(void *arg)
 		message_encode(buf, m);
 		r->scheduled++;
 		if (send(fd, buf, m->length, 0) < 0) {
-			/*
-			 * The error of an earlier datagram is handed over here, and this one is not
-			 * sent.
-			 */
+			/* Most likely an error that an earlier datagram met: this one is not sent. */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m->length);
-			r->refused++;
+			if (!r->refused++)
+				warn("send to %s", o->host);
 			continue;
 		}
 		r->sent++;
-		schedule_late(&r->sent_late, m->due_ns, m->sent_ns);
+		schedule_late(&schedule, &r->sent_late, m->due_ns, m->sent_ns);
 		if (!await_reply(flow, fd, &asked))
-			log_received(flow->log, flow->index, m->seq, m->due_ns, m->sent_ns, -1,
-				m->length, "lost");
+			book_unanswered(&asked, *flow->stop);
 	}
 
 	/* Step 5: see what the kernel knows, and close. The server never learns of it. */
@@ -131,10 +140,11 @@ int main(int argc, char **argv)
 		.size = 64,
 		.wait_ns = CLOCK_NS_PER_SECOND,
 		.flows = 1};
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct flow_report *reports;
 	struct flow *flows;
 	struct addr server;
+	int status;
 	FILE *log;
 
 	report_open(argc, argv);
@@ -144,7 +154,7 @@ int main(int argc, char **argv)
 	log = log_open(&o, LOG_RECEIVED_COLUMNS);
 	stop = stop_on_signals();
 	if (!o.run)
-		o.run = (uint16_t)(1 + clock_now_ns() / 1000 % UINT16_MAX);
+		o.run = message_new_run(clock_now_ns());
 	flows = calloc(o.flows, sizeof(*flows));
 	reports = calloc(o.flows, sizeof(*reports));
 	if (!flows || !reports)
@@ -161,9 +171,13 @@ int main(int argc, char **argv)
 		if (errno)
 			err(1, "thread %u", i);
 	}
-	stop_leave_to_threads();
 	for (uint16_t i = 0; i < o.flows; i++)
-		pthread_join(flows[i].thread, NULL);
+		stop_join(flows[i].thread);
+	status = report_client(&o, *stop ? "signal" : "count", reports, o.flows);
 	log_close(log, o.log);
-	return report_client(&o, *stop ? "signal" : "count", reports, o.flows);
+	for (uint16_t i = 0; i < o.flows; i++)
+		tally_free(reports[i].tally);
+	free(reports);
+	free(flows);
+	return status;
 }

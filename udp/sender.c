@@ -9,7 +9,6 @@
 #include "common/report.h"
 #include "common/schedule.h"
 #include "common/stop.h"
-#include "udp/kernel.h"
 
 #include <err.h>
 #include <errno.h>
@@ -21,11 +20,22 @@ struct flow {
 	pthread_t thread;
 	uint16_t index;
 	const struct options *o;
-	const volatile sig_atomic_t *stop;
-	struct addr server;
+	const atomic_bool *stop;
+	struct addr receiver;
 	FILE *log;
 	struct flow_report *report;
 };
+
+/* There is nobody to talk to. Other flows may fare better, and what they did is still reported. */
+static void *give_up(const struct flow *flow, int fd)
+{
+	if (!*flow->stop)
+		warn("connect to %s", flow->o->host);
+	flow->report->failed = !*flow->stop;
+	flow->report->connect_ns = -1;
+	close(fd);
+	return NULL;
+}
 
 static void *run_flow(void *arg)
 {
@@ -41,13 +51,13 @@ static void *run_flow(void *arg)
 	int fd;
 
 	/* Step 1: make a socket. Messages go out as datagrams, whole or not at all. */
-	fd = socket(flow->server.storage.ss_family, SOCK_DGRAM, 0);
+	fd = socket(flow->receiver.storage.ss_family, SOCK_DGRAM, 0);
 	if (fd < 0)
 		err(1, "socket");
 
 	/* Step 2: take an address of our own, if we are told to. */
 	if (o->bind) {
-		struct addr own = addr_resolve(o->bind, 0, flow->server.storage.ss_family);
+		struct addr own = addr_resolve(o->bind, 0, flow->receiver.storage.ss_family);
 
 		if (bind(fd, addr_sa(&own), own.len))
 			err(1, "bind to %s", o->bind);
@@ -56,8 +66,8 @@ static void *run_flow(void *arg)
 	/* Step 3: reach the receiver. Its address is noted, nothing is sent: this cannot fail
 	 * for want of a receiver. */
 	r->connect_ns = clock_now_ns();
-	if (connect(fd, addr_sa(&flow->server), flow->server.len))
-		err(1, "connect to %s", o->host);
+	if (connect(fd, addr_sa(&flow->receiver), flow->receiver.len))
+		return give_up(flow, fd);
 	r->connect_ns = clock_now_ns() - r->connect_ns;
 
 	/* Step 4: send each message when it is due. */
@@ -70,24 +80,22 @@ static void *run_flow(void *arg)
 		message_encode(buf, &m);
 		r->scheduled++;
 		if (send(fd, buf, m.length, 0) < 0) {
-			/*
-			 * The error of an earlier datagram is handed over here, and this one is not
-			 * sent.
-			 */
+			/* Most likely an error that an earlier datagram met: this one is not sent. */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m.length);
-			r->refused++;
+			if (!r->refused++)
+				warn("send to %s", o->host);
 			verdict = "refused";
 		} else {
 			r->sent++;
 			r->bytes += m.length;
 		}
-		schedule_late(&r->sent_late, m.due_ns, m.sent_ns);
+		schedule_late(&schedule, &r->sent_late, m.due_ns, m.sent_ns);
 		log_sent(flow->log, flow->index, m.seq, m.due_ns, m.sent_ns, m.length, verdict);
 	}
 
-	/* Step 5: see what the kernel knows, and close. The receiver never learns of it. */
-	udp_kernel(fd, &r->facts);
+	/* Step 5: see what the kernel knows, and close. Of what became of a datagram it knows
+	 * nothing. */
 	close(fd);
 	return NULL;
 }
@@ -99,20 +107,21 @@ int main(int argc, char **argv)
 		.size = 100,
 		.wait_ns = 5 * CLOCK_NS_PER_SECOND,
 		.flows = 1};
-	const volatile sig_atomic_t *stop;
+	const atomic_bool *stop;
 	struct flow_report *reports;
 	struct flow *flows;
-	struct addr server;
+	struct addr receiver;
+	int status;
 	FILE *log;
 
 	report_open(argc, argv);
 	options_parse(&o, argc, argv, OPTIONS_SENDER OPTIONS_PORT,
 		"sends numbered messages to a UDP receiver on a fixed schedule");
-	server = addr_resolve(o.host, o.port, o.family);
+	receiver = addr_resolve(o.host, o.port, o.family);
 	log = log_open(&o, LOG_SENT_COLUMNS);
 	stop = stop_on_signals();
 	if (!o.run)
-		o.run = (uint16_t)(1 + clock_now_ns() / 1000 % UINT16_MAX);
+		o.run = message_new_run(clock_now_ns());
 	flows = calloc(o.flows, sizeof(*flows));
 	reports = calloc(o.flows, sizeof(*reports));
 	if (!flows || !reports)
@@ -121,16 +130,18 @@ int main(int argc, char **argv)
 		flows[i] = (struct flow){.index = i,
 			.o = &o,
 			.stop = stop,
-			.server = server,
+			.receiver = receiver,
 			.log = log,
 			.report = &reports[i]};
 		errno = pthread_create(&flows[i].thread, NULL, run_flow, &flows[i]);
 		if (errno)
 			err(1, "thread %u", i);
 	}
-	stop_leave_to_threads();
 	for (uint16_t i = 0; i < o.flows; i++)
-		pthread_join(flows[i].thread, NULL);
+		stop_join(flows[i].thread);
+	status = report_sender(&o, *stop ? "signal" : "count", reports, o.flows);
 	log_close(log, o.log);
-	return report_sender(&o, *stop ? "signal" : "count", reports, o.flows);
+	free(reports);
+	free(flows);
+	return status;
 }

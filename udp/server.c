@@ -53,8 +53,8 @@ static void answer(int fd, const uint8_t *buf, size_t n, struct addr *client, st
 int main(int argc, char **argv)
 {
 	struct options o = {.flows = 1};
-	const volatile sig_atomic_t *stop;
-	struct timeval patience = stop_patience(STOP_PATIENCE_NS);
+	const atomic_bool *stop;
+	struct timeval timeout = stop_timeout(STOP_TIMEOUT_NS);
 	struct flow_report r = {0};
 	uint8_t buf[MESSAGE_MAX_BYTES];
 	char text[ADDR_TEXT_BYTES];
@@ -70,7 +70,7 @@ int main(int argc, char **argv)
 	fd = socket(own.storage.ss_family, SOCK_DGRAM, 0);
 	if (fd < 0)
 		err(1, "socket");
-	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)))
 		err(1, "SO_RCVTIMEO");
 	if (o.rcvbuf && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &o.rcvbuf, sizeof(o.rcvbuf)))
 		err(1, "SO_RCVBUF %u", o.rcvbuf);

@@ -1,5 +1,6 @@
 /*
- * The smallest UDP client: says each line typed to the server and prints the answer. `udp-talk_client HOST PORT`
+ * The smallest UDP client: says each line typed to the server and prints the answer.
+ * udp-talk_client HOST PORT
  */
 #include <err.h>
 #include <errno.h>
@@ -10,11 +11,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+enum { LINE = 1024 };
+
 int main(int argc, char **argv)
 {
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_DGRAM}, *server;
 	struct timeval patience = {.tv_sec = 1};
-	char line[1024], answer[1100], *end;
+	char wanted[7 + LINE] = "server-", *line = wanted + 7;
+	char answer[sizeof(wanted)], *end;
 	int fd, fault;
 	ssize_t n;
 
@@ -41,16 +45,16 @@ int main(int argc, char **argv)
 	freeaddrinfo(server);
 
 	/* Step 3: talk, until a line is Q. What is written arrives as it is, or not at all. */
-	while (fgets(line, sizeof(line) - 1, stdin) && strcmp(line, "Q\n") != 0) {
+	while (fgets(line, LINE - 1, stdin) && strcmp(line, "Q\n") != 0) {
 		strcpy(line + strcspn(line, "\n"), "\n"); /* the last line may lack its end */
 		n = (ssize_t)strlen(line);
 		if (write(fd, line, (size_t)n) != n)
 			err(1, "write");
 		if (strncmp(line, "server-", 7) == 0)
 			continue; /* this is never answered */
-		do /* an answer to an earlier line may come late */
-			n = read(fd, answer, sizeof(answer));
-		while (n >= 0 && (n < 7 || strncmp(answer + 7, line, (size_t)n - 7) != 0));
+		while ((n = read(fd, answer, sizeof(answer))) >= 0)
+			if (n == (ssize_t)strlen(wanted) && memcmp(answer, wanted, (size_t)n) == 0)
+				break; /* else it is a late answer to an earlier line */
 		if (n < 0 && errno != EAGAIN)
 			err(1, "read");
 		if (n < 0)

@@ -26,9 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DEVICE	    "eth0"
-#define TUN_PATH    "/dev/net/tun"
-#define QUEUE_SLOTS 100000u
+#define DEVICE	 "eth0"
+#define TUN_PATH "/dev/net/tun"
 
 static const struct address {
 	const char *name;
@@ -50,15 +49,13 @@ static const char hosts_file[] = "127.0.0.1 localhost\n"
 				 "fd00::1 client\n"
 				 "fd00::2 server\n";
 
-const char *
-host_name(enum host_id host)
+const char *host_name(enum host_id host)
 {
 	return addresses[host].name;
 }
 
 /* Fills failure, and returns -1: `return failed(...)`. */
-static int
-failed(struct host_failure *failure, enum host_need need, const char *what)
+static int failed(struct host_failure *failure, enum host_need need, const char *what)
 {
 	failure->need = need;
 	failure->error = errno;
@@ -66,8 +63,7 @@ failed(struct host_failure *failure, enum host_need need, const char *what)
 	return -1;
 }
 
-static int
-write_file(const char *path, const char *text)
+static int write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -80,8 +76,7 @@ write_file(const char *path, const char *text)
 }
 
 /* The first number in a file of /proc/sys, or `otherwise` where there is none. */
-static long
-read_number(const char *path, long otherwise)
+static long read_number(const char *path, long otherwise)
 {
 	char text[32] = "";
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -99,16 +94,14 @@ struct capabilities {
 	struct __user_cap_data_struct data[2];
 };
 
-static int
-capabilities_get(struct capabilities *caps)
+static int capabilities_get(struct capabilities *caps)
 {
 	memset(caps, 0, sizeof *caps);
 	caps->header.version = _LINUX_CAPABILITY_VERSION_3;
 	return (int)syscall(SYS_capget, &caps->header, caps->data);
 }
 
-static bool
-privileged(void)
+static bool privileged(void)
 {
 	struct capabilities caps;
 	const uint32_t needed = 1u << CAP_SYS_ADMIN | 1u << CAP_NET_ADMIN | 1u << CAP_SYS_CHROOT;
@@ -120,8 +113,7 @@ privileged(void)
  * exec() takes all capabilities from a process that is not root, but for the ambient ones. (A program with capabilities of
  * its own on its file, as ping may have, gets those and no others.)
  */
-static int
-keep_capabilities(void)
+static int keep_capabilities(void)
 {
 	struct capabilities caps;
 
@@ -145,8 +137,7 @@ keep_capabilities(void)
 	return 0;
 }
 
-static int
-enter_user_namespace(struct host_failure *failure)
+static int enter_user_namespace(struct host_failure *failure)
 {
 	char map[64];
 	uid_t uid = geteuid();
@@ -179,8 +170,7 @@ struct request {
 	} body;
 };
 
-static void
-request_begin(struct request *request, int type, int flags, size_t body_bytes)
+static void request_begin(struct request *request, int type, int flags, size_t body_bytes)
 {
 	memset(request, 0, sizeof *request);
 	request->header.nlmsg_len = (uint32_t)NLMSG_LENGTH(body_bytes);
@@ -188,8 +178,7 @@ request_begin(struct request *request, int type, int flags, size_t body_bytes)
 	request->header.nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
 }
 
-static void
-request_add(struct request *request, int type, const void *data, size_t bytes)
+static void request_add(struct request *request, int type, const void *data, size_t bytes)
 {
 	struct rtattr attribute = {
 		.rta_len = (uint16_t)RTA_LENGTH(bytes), .rta_type = (uint16_t)type};
@@ -202,8 +191,7 @@ request_add(struct request *request, int type, const void *data, size_t bytes)
 }
 
 /* Sends it and waits for the kernel's verdict. */
-static int
-request_send(int fd, struct request *request)
+static int request_send(int fd, struct request *request)
 {
 	struct {
 		struct nlmsghdr header;
@@ -226,8 +214,7 @@ request_send(int fd, struct request *request)
 	return errno == 0 ? 0 : -1;
 }
 
-static int
-link_up(int fd, unsigned index, unsigned flags, unsigned change, const uint8_t *mac)
+static int link_up(int fd, unsigned index, unsigned flags, unsigned change, const uint8_t *mac)
 {
 	struct request request;
 
@@ -236,7 +223,7 @@ link_up(int fd, unsigned index, unsigned flags, unsigned change, const uint8_t *
 	request.body.link.ifi_flags = IFF_UP | flags;
 	request.body.link.ifi_change = IFF_UP | change;
 	if (mac != NULL) {
-		uint32_t slots = QUEUE_SLOTS;
+		uint32_t slots = HOST_TAP_FRAMES;
 		request_add(&request, IFLA_ADDRESS, mac, 6);
 		request_add(&request, IFLA_TXQLEN, &slots, sizeof slots);
 	}
@@ -247,24 +234,25 @@ link_up(int fd, unsigned index, unsigned flags, unsigned change, const uint8_t *
  * Takes the queue before the device away (`noqueue`): frames go straight into the TAP's own, so that there is one place where
  * one can be dropped, and the one counter that the waterfall reads. Which queue it would have been depends on the machine.
  */
-static void
-queue_none(int fd, unsigned index)
+static void queue_none(int fd, unsigned index)
 {
 	struct request request;
 
-	request_begin(&request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.queue);
+	request_begin(
+		&request, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.queue);
 	request.body.queue.tcm_ifindex = (int)index;
 	request.body.queue.tcm_parent = TC_H_ROOT;
 	request_add(&request, TCA_KIND, "noqueue", sizeof "noqueue");
 	request_send(fd, &request);
 }
 
-static int
-address_add(int fd, unsigned index, int family, const void *address, size_t bytes, int prefix)
+static int address_add(
+	int fd, unsigned index, int family, const void *address, size_t bytes, int prefix)
 {
 	struct request request;
 
-	request_begin(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.address);
+	request_begin(
+		&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.address);
 	request.body.address.ifa_family = (uint8_t)family;
 	request.body.address.ifa_prefixlen = (uint8_t)prefix;
 	request.body.address.ifa_index = index;
@@ -286,13 +274,13 @@ address_add(int fd, unsigned index, int family, const void *address, size_t byte
 	return request_send(fd, &request);
 }
 
-static int
-neighbour_add(
+static int neighbour_add(
 	int fd, unsigned index, int family, const void *address, size_t bytes, const uint8_t *mac)
 {
 	struct request request;
 
-	request_begin(&request, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.neighbour);
+	request_begin(&request, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE,
+		sizeof request.body.neighbour);
 	request.body.neighbour.ndm_family = (uint8_t)family;
 	request.body.neighbour.ndm_ifindex = (int)index;
 	request.body.neighbour.ndm_state = NUD_PERMANENT;
@@ -302,13 +290,13 @@ neighbour_add(
 }
 
 /* 224.0.0.0/4 leaves by the cable: without a route to it, sending to a group is "Network is unreachable". */
-static int
-multicast_route_add(int fd, unsigned index)
+static int multicast_route_add(int fd, unsigned index)
 {
 	static const uint8_t groups[4] = {224, 0, 0, 0};
 	struct request request;
 
-	request_begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.route);
+	request_begin(
+		&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, sizeof request.body.route);
 	request.body.route.rtm_family = AF_INET;
 	request.body.route.rtm_dst_len = 4;
 	request.body.route.rtm_table = RT_TABLE_MAIN;
@@ -324,8 +312,7 @@ multicast_route_add(int fd, unsigned index)
  * What is the same on every machine. Where a setting does not exist, the kernel has not what it would switch off; the
  * congestion control is compiled in everywhere.
  */
-static int
-settings_pin(struct host_failure *failure)
+static int settings_pin(struct host_failure *failure)
 {
 	static const struct setting {
 		const char *path;
@@ -367,8 +354,7 @@ settings_pin(struct host_failure *failure)
  * Puts our names over /etc/hosts. The file lives in a memory file system that has no other name, so it ends with the
  * namespace; it is built where /proc is about to be mounted, a directory that is there on every machine.
  */
-static int
-names_mount(struct host_failure *failure)
+static int names_mount(struct host_failure *failure)
 {
 	if (mount("wire", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k") < 0)
 		return failed(failure, HOST_NAMESPACES, "mount a tmpfs");
@@ -390,8 +376,7 @@ names_mount(struct host_failure *failure)
 	return 0;
 }
 
-static int
-tap_open(struct host_failure *failure)
+static int tap_open(struct host_failure *failure)
 {
 	struct ifreq request;
 	int fd = open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -410,8 +395,8 @@ tap_open(struct host_failure *failure)
 	return fd;
 }
 
-static int
-network_start(int netlink, enum host_id host, bool discovery, struct host_failure *failure)
+static int network_start(
+	int netlink, enum host_id host, bool discovery, struct host_failure *failure)
 {
 	const struct address *self = &addresses[host];
 	const struct address *peer = &addresses[host == HOST_CLIENT ? HOST_SERVER : HOST_CLIENT];
@@ -439,7 +424,8 @@ network_start(int netlink, enum host_id host, bool discovery, struct host_failur
 		return 0;
 	if (neighbour_add(netlink, index, AF_INET, peer->v4, sizeof peer->v4, peer->mac) < 0)
 		return failed(failure, HOST_NETWORK, "add an IPv4 neighbour");
-	if (ipv6 && neighbour_add(netlink, index, AF_INET6, peer->v6, sizeof peer->v6, peer->mac) < 0)
+	if (ipv6 &&
+		neighbour_add(netlink, index, AF_INET6, peer->v6, sizeof peer->v6, peer->mac) < 0)
 		return failed(failure, HOST_NETWORK, "add an IPv6 neighbour");
 	/* Without ARP the kernel would address what is for all to itself. */
 	for (int i = 0; i < 2; i++) {
@@ -450,14 +436,14 @@ network_start(int netlink, enum host_id host, bool discovery, struct host_failur
 }
 
 /* In the new process: makes the host around it. Returns 0 with tap and netlink set, or -1 with failure filled. */
-static int
-holder_build(enum host_id host, bool discovery, bool devices, int *tap, int *netlink,
+static int holder_build(enum host_id host, bool discovery, bool devices, int *tap, int *netlink,
 	struct host_failure *failure)
 {
 	const struct address *self = &addresses[host];
 
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS) < 0)
-		return failed(failure, HOST_NAMESPACES, "unshare mount, network and UTS namespaces");
+		return failed(
+			failure, HOST_NAMESPACES, "unshare mount, network and UTS namespaces");
 	if (sethostname(self->name, strlen(self->name)) < 0)
 		return failed(failure, HOST_NAMESPACES, "set the host's name");
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -481,8 +467,7 @@ holder_build(enum host_id host, bool discovery, bool devices, int *tap, int *net
 	return network_start(*netlink, host, discovery, failure);
 }
 
-static int
-report_send(int fd, const struct host_failure *failure, int tap, int netlink)
+static int report_send(int fd, const struct host_failure *failure, int tap, int netlink)
 {
 	union {
 		struct cmsghdr header;
@@ -504,8 +489,7 @@ report_send(int fd, const struct host_failure *failure, int tap, int netlink)
 	return sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-static int
-report_receive(int fd, struct host_failure *failure, int *tap, int *netlink)
+static int report_receive(int fd, struct host_failure *failure, int *tap, int *netlink)
 {
 	union {
 		struct cmsghdr header;
@@ -536,8 +520,7 @@ report_receive(int fd, struct host_failure *failure, int *tap, int *netlink)
  * The life of a holder. It keeps nothing of the wire's but the pidfd that tells of its end: no file, no terminal, no directory.
  * That pidfd was open before the fork, so an end that came early shows as well.
  */
-static void
-holder_live(int wire_pidfd)
+static void holder_live(int wire_pidfd)
 {
 	struct pollfd wait = {.fd = 3, .events = POLLIN};
 	int null = open("/dev/null", O_RDWR);
@@ -566,8 +549,7 @@ holder_live(int wire_pidfd)
 }
 
 /* Forks a holder; in the parent, returns its PID and `channel` is where its report will come. */
-static pid_t
-holder_start(
+static pid_t holder_start(
 	enum host_id host, bool discovery, bool devices, int wire_pidfd, int *channel)
 {
 	int pair[2];
@@ -600,8 +582,7 @@ holder_start(
 	_exit(0);
 }
 
-int
-host_start(struct hosts *hosts, bool discovery, bool devices, struct host_failure *failure)
+int host_start(struct hosts *hosts, bool discovery, bool devices, struct host_failure *failure)
 {
 	/* PID 1 first: the namespace is its. */
 	static const enum host_id order[HOSTS] = {HOST_SERVER, HOST_CLIENT};
@@ -653,16 +634,14 @@ host_start(struct hosts *hosts, bool discovery, bool devices, struct host_failur
 	return result;
 }
 
-static void
-close_open(int *fd)
+static void close_open(int *fd)
 {
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
 }
 
-void
-host_stop(struct hosts *hosts)
+void host_stop(struct hosts *hosts)
 {
 	if (hosts->pid[HOST_SERVER] > 0)
 		kill(hosts->pid[HOST_SERVER], SIGKILL);
@@ -693,8 +672,7 @@ host_stop(struct hosts *hosts)
 		close_open(&hosts->pidfd[i]);
 }
 
-int
-host_tx_dropped(const struct hosts *hosts, enum host_id host, uint64_t *dropped)
+int host_tx_dropped(const struct hosts *hosts, enum host_id host, uint64_t *dropped)
 {
 	static union {
 		struct nlmsghdr header;
@@ -747,8 +725,7 @@ host_tx_dropped(const struct hosts *hosts, enum host_id host, uint64_t *dropped)
 	return -1;
 }
 
-static bool
-same_namespace(pid_t pid, const char *name)
+static bool same_namespace(pid_t pid, const char *name)
 {
 	char path[64];
 	struct stat own;
@@ -761,8 +738,7 @@ same_namespace(pid_t pid, const char *name)
 	return stat(path, &its) == 0 && own.st_ino == its.st_ino && own.st_dev == its.st_dev;
 }
 
-int
-host_enter(pid_t holder, bool *other_pids, const char **what)
+int host_enter(pid_t holder, bool *other_pids, const char **what)
 {
 	static const struct space {
 		const char *name;
@@ -831,11 +807,10 @@ host_enter(pid_t holder, bool *other_pids, const char **what)
 
 /* Why, and what helps. */
 
-static bool
-in_container(void)
+static bool in_container(void)
 {
 	return access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0 ||
-		getenv("container") != NULL;
+	       getenv("container") != NULL;
 }
 
 static const char container_command[] =
@@ -843,8 +818,7 @@ static const char container_command[] =
 	" --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
 	" --security-opt systempaths=unconfined IMAGE";
 
-static const char *
-tun_remedy(int error, char reason[HOST_TEXT_BYTES])
+static const char *tun_remedy(int error, char reason[HOST_TEXT_BYTES])
 {
 	if (error == ENOENT || error == ENODEV || error == ENXIO) {
 		snprintf(reason, HOST_TEXT_BYTES, "there is no %s", TUN_PATH);
@@ -855,14 +829,15 @@ tun_remedy(int error, char reason[HOST_TEXT_BYTES])
 		return "sudo chmod 0666 " TUN_PATH;
 	}
 	if (error == EPERM) {
-		snprintf(reason, HOST_TEXT_BYTES, "%s is forbidden to this container (EPERM)", TUN_PATH);
+		snprintf(reason, HOST_TEXT_BYTES, "%s is forbidden to this container (EPERM)",
+			TUN_PATH);
 		return container_command;
 	}
 	return NULL;
 }
 
-static const char *
-permission_remedy(const struct host_failure *failure, char reason[HOST_TEXT_BYTES])
+static const char *permission_remedy(
+	const struct host_failure *failure, char reason[HOST_TEXT_BYTES])
 {
 	bool denied = failure->error == EPERM || failure->error == EACCES;
 
@@ -876,19 +851,22 @@ permission_remedy(const struct host_failure *failure, char reason[HOST_TEXT_BYTE
 		snprintf(reason, HOST_TEXT_BYTES, "there are too many namespaces (cannot %s)",
 			failure->what);
 		return failure->need == HOST_USERNS
-			? "sudo sysctl -w user.max_user_namespaces=15000"
-			: "sudo sysctl -w user.max_net_namespaces=15000 user.max_pid_namespaces=15000"
-			  " user.max_mnt_namespaces=15000 user.max_uts_namespaces=15000";
+			       ? "sudo sysctl -w user.max_user_namespaces=15000"
+			       : "sudo sysctl -w user.max_net_namespaces=15000 "
+				 "user.max_pid_namespaces=15000"
+				 " user.max_mnt_namespaces=15000 user.max_uts_namespaces=15000";
 	}
 	if (failure->need == HOST_USERNS && failure->error == EINVAL) {
-		snprintf(reason, HOST_TEXT_BYTES, "this kernel has no user namespaces; root needs none");
+		snprintf(reason, HOST_TEXT_BYTES,
+			"this kernel has no user namespaces; root needs none");
 		return "sudo build/bin/wire";
 	}
 	if (!denied)
 		return NULL;
 	if (read_number("/proc/sys/kernel/unprivileged_userns_clone", 1) == 0) {
 		snprintf(reason, HOST_TEXT_BYTES,
-			"user namespaces are for root only (kernel.unprivileged_userns_clone is 0)");
+			"user namespaces are for root only (kernel.unprivileged_userns_clone is "
+			"0)");
 		return "sudo sysctl -w kernel.unprivileged_userns_clone=1";
 	}
 	if (geteuid() != 0 &&
@@ -909,8 +887,7 @@ permission_remedy(const struct host_failure *failure, char reason[HOST_TEXT_BYTE
 	return in_container() || geteuid() == 0 ? container_command : "sudo build/bin/wire";
 }
 
-void
-host_explain(const struct host_failure *failure, char reason[HOST_TEXT_BYTES],
+void host_explain(const struct host_failure *failure, char reason[HOST_TEXT_BYTES],
 	char remedy[HOST_TEXT_BYTES])
 {
 	const char *command = NULL;
@@ -930,8 +907,7 @@ host_explain(const struct host_failure *failure, char reason[HOST_TEXT_BYTES],
 }
 
 /* In a process of its own: starts and ends the hosts, and reports. Returns 0, or -1 with failure filled. */
-static int
-check_start(bool devices, struct host_failure *failure)
+static int check_start(bool devices, struct host_failure *failure)
 {
 	int pair[2];
 
@@ -961,8 +937,7 @@ check_start(bool devices, struct host_failure *failure)
 	return result;
 }
 
-bool
-host_check(FILE *out)
+bool host_check(FILE *out)
 {
 	static const char *const names[HOST_NEEDS] = {
 		[HOST_KERNEL] = "Linux 5.3 or newer",
@@ -994,7 +969,8 @@ host_check(FILE *out)
 			char reason[HOST_TEXT_BYTES];
 			char remedy[HOST_TEXT_BYTES];
 			host_explain(failure, reason, remedy);
-			fprintf(out, "missing  %s: %s; this helps: %s\n", names[need], reason, remedy);
+			fprintf(out, "missing  %s: %s; this helps: %s\n", names[need], reason,
+				remedy);
 			well = false;
 			reached = reached && need == HOST_TUN;
 		} else if (!reached || (need > HOST_PROC && tun.need != HOST_NEEDS)) {

@@ -12,11 +12,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum host_id {
-	HOST_CLIENT,
-	HOST_SERVER,
-	HOSTS
-};
+enum host_id { HOST_CLIENT, HOST_SERVER, HOSTS };
 
 /* What a machine must allow, in the order in which it is tried. */
 enum host_need {
@@ -43,7 +39,10 @@ struct hosts {
 	pid_t pid[HOSTS];   /* the holders, as the caller sees them */
 };
 
-enum { HOST_TEXT_BYTES = 512 };
+enum {
+	HOST_TEXT_BYTES = 512,
+	HOST_TAP_FRAMES = 100000, /* what a TAP holds before it drops */
+};
 
 /* "client", "server" */
 const char *host_name(enum host_id host);

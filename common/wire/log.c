@@ -11,16 +11,14 @@ static const char header[] =
 	"run,id,direction,class,index,in_ns,out_ns,length,fate,copies,corrupted,reordered,"
 	"ip_id,frag_offset,sport,dport,tcp_seq,tcp_ack,tcp_flags,payload,flow,kind,seq\n";
 
-static char *
-put_text(char *at, const char *text)
+static char *put_text(char *at, const char *text)
 {
 	size_t length = strlen(text);
 	memcpy(at, text, length);
 	return at + length;
 }
 
-static char *
-put_number(char *at, uint64_t number)
+static char *put_number(char *at, uint64_t number)
 {
 	char digits[20];
 	size_t n = sizeof digits;
@@ -34,22 +32,19 @@ put_number(char *at, uint64_t number)
 }
 
 /* A comma, and the number where there is one. */
-static char *
-put_field(char *at, bool has, uint64_t number)
+static char *put_field(char *at, bool has, uint64_t number)
 {
 	*at++ = ',';
 	return has ? put_number(at, number) : at;
 }
 
-static const char *
-kind_name(uint8_t kind)
+static const char *kind_name(uint8_t kind)
 {
 	static const char *const names[] = {"", "data", "request", "reply"};
 	return kind < sizeof names / sizeof names[0] ? names[kind] : "";
 }
 
-void
-log_open(struct log *log, int fd)
+void log_open(struct log *log, int fd)
 {
 	log->fd = fd;
 	log->error = 0;
@@ -60,8 +55,7 @@ log_open(struct log *log, int fd)
 	}
 }
 
-int
-log_flush(struct log *log)
+int log_flush(struct log *log)
 {
 	size_t done = 0;
 
@@ -79,8 +73,7 @@ log_flush(struct log *log)
 	return log->error == 0 ? 0 : -1;
 }
 
-int
-log_close(struct log *log)
+int log_close(struct log *log)
 {
 	int result = log_flush(log);
 
@@ -92,8 +85,7 @@ log_close(struct log *log)
 	return result;
 }
 
-void
-log_packet(struct log *log, enum fate_direction direction, const struct queue_record *record,
+void log_packet(struct log *log, enum fate_direction direction, const struct queue_record *record,
 	const char *fate, int64_t out_ns, unsigned copies, bool reordered)
 {
 	const struct frame_info *info = &record->info;

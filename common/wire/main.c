@@ -71,7 +71,8 @@ static const char usage[] =
 	"  --version       the version\n"
 	"\n"
 	"SPEC is any of: delay TIME [JITTER [distribution uniform|normal]], loss P%,\n"
-	"  loss gemodel P [R [1-H [1-K]]], duplicate P%, corrupt P%, reorder P% [gap N], rate RATE,\n"
+	"  loss gemodel P [R [1-H [1-K]]], duplicate P%, corrupt P%, reorder P% [gap N], rate "
+	"RATE,\n"
 	"  limit PACKETS, drop CLASS:N[,N-M...], block|reject PROTO[:PORT], allow PROTO:PORT\n"
 	"Orders: run [SEED], link SPEC, up SPEC, down SPEC, counters, drain, quit\n"
 	"Exit: as the command; 1 failed, 2 usage, 77 cannot run here.\n";
@@ -142,8 +143,7 @@ struct control {
 	char order[ORDER_BYTES];
 };
 
-static int64_t
-now_ns(clockid_t clock)
+static int64_t now_ns(clockid_t clock)
 {
 	struct timespec time;
 	clock_gettime(clock, &time);
@@ -152,15 +152,13 @@ now_ns(clockid_t clock)
 
 /* The cable. */
 
-static enum pcapng_end
-end_of(enum host_id host)
+static enum pcapng_end end_of(enum host_id host)
 {
 	return host == HOST_CLIENT ? PCAPNG_CLIENT : PCAPNG_SERVER;
 }
 
 /* A write to a TAP takes a whole frame or nothing. What a host does not take (its device is down, the frame is odd) is lost. */
-static bool
-hand_over(struct cable *cable, enum host_id host, const uint8_t *bytes, size_t length)
+static bool hand_over(struct cable *cable, enum host_id host, const uint8_t *bytes, size_t length)
 {
 	ssize_t n;
 	do {
@@ -169,9 +167,8 @@ hand_over(struct cable *cable, enum host_id host, const uint8_t *bytes, size_t l
 	return n == (ssize_t)length;
 }
 
-static void
-packet_died(struct cable *cable, struct direction *direction, const struct queue_record *record,
-	bool failed)
+static void packet_died(struct cable *cable, struct direction *direction,
+	const struct queue_record *record, bool failed)
 {
 	if (record->run == cable->run) {
 		struct counters *counters = &direction->counters[record->info.class];
@@ -185,9 +182,8 @@ packet_died(struct cable *cable, struct direction *direction, const struct queue
 }
 
 /* The packet is due: corrupts what is to be, hands it over with its copies, and accounts for it. `bytes` may be changed. */
-static void
-packet_leaves(struct cable *cable, struct direction *direction, const struct queue_record *record,
-	uint8_t *bytes, int64_t due_ns)
+static void packet_leaves(struct cable *cable, struct direction *direction,
+	const struct queue_record *record, uint8_t *bytes, int64_t due_ns)
 {
 	unsigned copies = 0;
 
@@ -218,13 +214,14 @@ packet_leaves(struct cable *cable, struct direction *direction, const struct que
 	for (unsigned i = 0; i <= copies; i++)
 		pcapng_packet(&cable->pcapng, end_of(direction->to), PCAPNG_INTO_HOST, out_ns,
 			record->id, bytes, record->length,
-			i > 0 ? "a copy" : reordered ? "reordered" : NULL);
+			i > 0	    ? "a copy"
+			: reordered ? "reordered"
+				    : NULL);
 }
 
 /* A firewall that rejects answers in the destination's name. The answer is the wire's own: no fate, no row. */
-static void
-packet_answer(struct cable *cable, struct direction *direction, const struct queue_record *record,
-	const uint8_t *bytes)
+static void packet_answer(struct cable *cable, struct direction *direction,
+	const struct queue_record *record, const uint8_t *bytes)
 {
 	uint8_t answer[FRAME_ANSWER_BYTES];
 	size_t length = frame_answer(bytes, record->length, &record->info, answer);
@@ -237,8 +234,8 @@ packet_answer(struct cable *cable, struct direction *direction, const struct que
 			"the firewall's answer");
 }
 
-static void
-packet_enters(struct cable *cable, struct direction *direction, uint8_t *bytes, size_t length)
+static void packet_enters(
+	struct cable *cable, struct direction *direction, uint8_t *bytes, size_t length)
 {
 	struct queue_record record = {.id = cable->next_id++,
 		.in_ns = now_ns(CLOCK_MONOTONIC),
@@ -276,8 +273,7 @@ packet_enters(struct cable *cable, struct direction *direction, uint8_t *bytes, 
 		packet_answer(cable, direction, &record, bytes);
 }
 
-static int64_t
-next_due(const struct cable *cable)
+static int64_t next_due(const struct cable *cable)
 {
 	int64_t up = queue_next_due(&cable->direction[FATE_UP].queue);
 	int64_t down = queue_next_due(&cable->direction[FATE_DOWN].queue);
@@ -285,8 +281,7 @@ next_due(const struct cable *cable)
 }
 
 /* Delivers what is due, in the order of the due times over both directions, a batch at most. Returns how many. */
-static int
-deliver(struct cable *cable)
+static int deliver(struct cable *cable)
 {
 	int delivered = 0;
 
@@ -311,8 +306,7 @@ deliver(struct cable *cable)
 }
 
 /* Takes what a host has sent, a batch at most, and stops for what comes due meanwhile. Returns how many. */
-static int
-take(struct cable *cable, struct direction *direction)
+static int take(struct cable *cable, struct direction *direction)
 {
 	static uint8_t bytes[FRAME_BYTES];
 	int taken = 0;
@@ -333,7 +327,8 @@ take(struct cable *cable, struct direction *direction)
 			return taken;
 		packet_enters(cable, direction, bytes, (size_t)n);
 		taken++;
-		if (direction->queue.count > 0 || cable->direction[!direction->name].queue.count > 0) {
+		if (direction->queue.count > 0 ||
+			cable->direction[!direction->name].queue.count > 0) {
 			if (next_due(cable) <= now_ns(CLOCK_MONOTONIC))
 				break;
 		}
@@ -342,8 +337,22 @@ take(struct cable *cable, struct direction *direction)
 	return taken;
 }
 
-static void
-run_begin(struct cable *cable, uint64_t seed)
+/*
+ * Takes all that was sent up to now, so that an order counts for what is sent from then on. Under a flood there is no end to
+ * it; but what was there when it began is no more than a TAP holds.
+ */
+static void catch_up(struct cable *cable)
+{
+	for (int rounds = 0; rounds < HOST_TAP_FRAMES / BATCH; rounds++) {
+		deliver(cable);
+		take(cable, &cable->direction[FATE_UP]);
+		take(cable, &cable->direction[FATE_DOWN]);
+		if (cable->direction[FATE_UP].empty && cable->direction[FATE_DOWN].empty)
+			break;
+	}
+}
+
+static void run_begin(struct cable *cable, uint64_t seed)
 {
 	cable->run++;
 	cable->seed = seed;
@@ -355,16 +364,14 @@ run_begin(struct cable *cable, uint64_t seed)
 	}
 }
 
-static void
-spec_set(struct cable *cable, enum fate_direction name, const struct fate_spec *spec)
+static void spec_set(struct cable *cable, enum fate_direction name, const struct fate_spec *spec)
 {
 	struct direction *direction = &cable->direction[name];
 	fate_set(&direction->fate, spec);
 	queue_set(&direction->queue, spec->rate_bits, spec->limit);
 }
 
-static int
-flush(struct cable *cable)
+static int flush(struct cable *cable)
 {
 	int log = log_flush(&cable->log);
 	int capture = pcapng_flush(&cable->pcapng);
@@ -381,8 +388,7 @@ struct answer {
 static void answer_add(struct answer *answer, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
-static void
-answer_add(struct answer *answer, const char *format, ...)
+static void answer_add(struct answer *answer, const char *format, ...)
 {
 	size_t room = sizeof answer->text - answer->used;
 	va_list arguments;
@@ -394,8 +400,7 @@ answer_add(struct answer *answer, const char *format, ...)
 		answer->used += (size_t)n < room ? (size_t)n : room - 1;
 }
 
-static void
-answer_text(struct answer *answer, const char *text)
+static void answer_text(struct answer *answer, const char *text)
 {
 	answer_add(answer, "\"");
 	for (; *text != '\0'; text++) {
@@ -410,8 +415,7 @@ answer_text(struct answer *answer, const char *text)
 	answer_add(answer, "\"");
 }
 
-static void
-answer_send(struct answer *answer)
+static void answer_send(struct answer *answer)
 {
 	size_t done = 0;
 
@@ -426,8 +430,7 @@ answer_send(struct answer *answer)
 	answer->used = 0;
 }
 
-static struct answer *
-answer_begin(const char *event)
+static struct answer *answer_begin(const char *event)
 {
 	static struct answer answer;
 
@@ -436,8 +439,7 @@ answer_begin(const char *event)
 	return &answer;
 }
 
-static void
-answer_error(const char *message)
+static void answer_error(const char *message)
 {
 	struct answer *answer = answer_begin("error");
 	answer_add(answer, ",\"message\":");
@@ -446,8 +448,7 @@ answer_error(const char *message)
 	answer_send(answer);
 }
 
-static void
-answer_link(struct answer *answer, struct cable *cable)
+static void answer_link(struct answer *answer, struct cable *cable)
 {
 	static char text[FATE_TEXT_BYTES];
 
@@ -457,14 +458,12 @@ answer_link(struct answer *answer, struct cable *cable)
 	}
 }
 
-static void
-answer_time(struct answer *answer)
+static void answer_time(struct answer *answer)
 {
 	answer_add(answer, ",\"time_ns\":%" PRId64, now_ns(CLOCK_MONOTONIC));
 }
 
-static void
-answer_direction(struct answer *answer, const struct direction *direction)
+static void answer_direction(struct answer *answer, const struct direction *direction)
 {
 	answer_add(answer, ",\"%s\":{", fate_direction_name(direction->name));
 	for (int i = 0; i < FRAME_CLASSES; i++) {
@@ -484,8 +483,7 @@ answer_direction(struct answer *answer, const struct direction *direction)
 	answer_add(answer, "}");
 }
 
-static void
-order_counters(struct cable *cable)
+static void order_counters(struct cable *cable)
 {
 	int flushed = flush(cable);
 	struct answer *answer = answer_begin("counters");
@@ -510,8 +508,7 @@ order_counters(struct cable *cable)
 }
 
 /* Plain digits only: strtoull alone would take "-1" and " 7". */
-static bool
-parse_number(const char *text, uint64_t *number)
+static bool parse_number(const char *text, uint64_t *number)
 {
 	char *end;
 
@@ -522,8 +519,7 @@ parse_number(const char *text, uint64_t *number)
 	return errno == 0 && *end == '\0';
 }
 
-static void
-order_run(struct cable *cable, const char *rest)
+static void order_run(struct cable *cable, const char *rest)
 {
 	uint64_t seed = cable->seed;
 
@@ -539,8 +535,7 @@ order_run(struct cable *cable, const char *rest)
 	answer_send(answer);
 }
 
-static void
-order_link(struct cable *cable, const char *word, const char *rest)
+static void order_link(struct cable *cable, const char *word, const char *rest)
 {
 	static struct fate_spec spec;
 	char error[FATE_ERROR_BYTES];
@@ -563,8 +558,7 @@ order_link(struct cable *cable, const char *word, const char *rest)
 }
 
 /* One line, without its newline. */
-static void
-order_obey(struct control *control, char *line)
+static void order_obey(struct control *control, char *line)
 {
 	char *word = line + strspn(line, " \t\r");
 	char *rest = word + strcspn(word, " \t\r");
@@ -590,12 +584,12 @@ order_obey(struct control *control, char *line)
 	else if (*rest == '\0' && strcmp(word, "quit") == 0)
 		control->ended = true;
 	else
-		answer_error("must be run [SEED], link SPEC, up SPEC, down SPEC, counters, drain or quit");
+		answer_error("must be run [SEED], link SPEC, up SPEC, down SPEC, counters, drain "
+			     "or quit");
 }
 
 /* Obeys the whole lines that are there; a drain holds up those behind it, so that answers keep the order. */
-static void
-orders_obey(struct control *control)
+static void orders_obey(struct control *control)
 {
 	while (!control->ended && !control->draining) {
 		char *end = memchr(control->order, '\n', control->pending);
@@ -618,8 +612,7 @@ orders_obey(struct control *control)
 	}
 }
 
-static void
-orders_read(struct control *control)
+static void orders_read(struct control *control)
 {
 	ssize_t n = read(STDIN_FILENO, control->order + control->pending,
 		sizeof control->order - control->pending);
@@ -635,8 +628,7 @@ orders_read(struct control *control)
 }
 
 /* Frames that were read before the drain was ordered are through, and so is what they called forth so far. */
-static void
-drain_look(struct control *control)
+static void drain_look(struct control *control)
 {
 	const struct direction *direction = control->cable->direction;
 
@@ -653,15 +645,13 @@ drain_look(struct control *control)
 
 /* The command, and the terminal that it gets. */
 
-static void
-terminal_give(const struct control *control)
+static void terminal_give(const struct control *control)
 {
 	if (control->terminal)
 		tcsetpgrp(STDIN_FILENO, control->command);
 }
 
-static void
-terminal_take_back(const struct control *control)
+static void terminal_take_back(const struct control *control)
 {
 	if (control->terminal) {
 		tcsetpgrp(STDIN_FILENO, getpgrp());
@@ -670,8 +660,7 @@ terminal_take_back(const struct control *control)
 }
 
 /* `on` lies beside this program, so its folder comes first. */
-static void
-path_prepend(void)
+static void path_prepend(void)
 {
 	char self[4096];
 	const char *path = getenv("PATH");
@@ -696,8 +685,7 @@ path_prepend(void)
 }
 
 /* In the command's process: all that was changed for the wire is as it was, but for the place. */
-static void
-command_run(struct control *control, char **command)
+static void command_run(struct control *control, char **command)
 {
 	bool other_pids;
 	const char *what = "";
@@ -719,12 +707,11 @@ command_run(struct control *control, char **command)
 	_exit(status);
 }
 
-static int
-command_start(struct control *control, char **command)
+static int command_start(struct control *control, char **command)
 {
 	/* A terminal is ours to give only when we have it ourselves. */
 	control->terminal = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp() &&
-		tcgetattr(STDIN_FILENO, &control->modes) == 0;
+			    tcgetattr(STDIN_FILENO, &control->modes) == 0;
 	fflush(NULL);
 	control->command = fork();
 	if (control->command < 0)
@@ -738,8 +725,7 @@ command_start(struct control *control, char **command)
 }
 
 /* The command was stopped, by Ctrl-Z as a rule: we stop as well, so that the shell that started us takes over. */
-static void
-command_stopped(struct control *control)
+static void command_stopped(struct control *control)
 {
 	if (!control->terminal || getpgrp() == getsid(0))
 		return;
@@ -751,8 +737,7 @@ command_stopped(struct control *control)
 	kill(-control->command, SIGCONT);
 }
 
-static void
-children_look(struct control *control)
+static void children_look(struct control *control)
 {
 	for (;;) {
 		int status;
@@ -779,8 +764,7 @@ children_look(struct control *control)
 }
 
 /* A signal to the wire goes to its command, which then has a moment to end by itself; a second one ends all at once. */
-static void
-signal_end(struct control *control, int number)
+static void signal_end(struct control *control, int number)
 {
 	if (control->command > 0 && control->kill_ns == INT64_MAX) {
 		kill(-control->command, number);
@@ -793,8 +777,7 @@ signal_end(struct control *control, int number)
 	control->ended = true;
 }
 
-static void
-signals_read(struct control *control)
+static void signals_read(struct control *control)
 {
 	struct signalfd_siginfo info;
 
@@ -810,18 +793,10 @@ signals_read(struct control *control)
 
 /* The loop. */
 
-enum {
-	WATCH_CLIENT,
-	WATCH_SERVER,
-	WATCH_SIGNALS,
-	WATCH_PARENT,
-	WATCH_ORDERS,
-	WATCHES
-};
+enum { WATCH_CLIENT, WATCH_SERVER, WATCH_SIGNALS, WATCH_PARENT, WATCH_ORDERS, WATCHES };
 
 /* Sleeps until something is there or due; `look` only asks. */
-static void
-watch(struct control *control, bool look)
+static void watch(struct control *control, bool look)
 {
 	struct cable *cable = control->cable;
 	bool deaf = control->draining;
@@ -858,14 +833,15 @@ watch(struct control *control, bool look)
 		return;
 	if (fds[WATCH_SIGNALS].revents != 0)
 		signals_read(control);
-	if (fds[WATCH_ORDERS].revents != 0)
+	if (fds[WATCH_ORDERS].revents != 0) {
+		catch_up(cable);
 		orders_read(control);
+	}
 	if (fds[WATCH_PARENT].revents != 0)
 		control->ended = true;
 }
 
-static void
-carry(struct control *control)
+static void carry(struct control *control)
 {
 	struct cable *cable = control->cable;
 	unsigned busy = 0;
@@ -887,8 +863,7 @@ carry(struct control *control)
 
 /* Start and end. */
 
-static void
-parse_spec(const char *option, const char *text, struct fate_spec *spec)
+static void parse_spec(const char *option, const char *text, struct fate_spec *spec)
 {
 	char error[FATE_ERROR_BYTES];
 
@@ -896,8 +871,7 @@ parse_spec(const char *option, const char *text, struct fate_spec *spec)
 		errx(EXIT_USAGE, "%s: %s", option, error);
 }
 
-static void
-parse_options(struct settings *settings, int argc, char **argv)
+static void parse_options(struct settings *settings, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"link", required_argument, NULL, 'l'},
@@ -949,7 +923,8 @@ parse_options(struct settings *settings, int argc, char **argv)
 			break;
 		case 'n':
 			if (!parse_number(optarg, &settings->dry_run) || settings->dry_run == 0)
-				errx(EXIT_USAGE, "--dry-run %s: must be a number of packets, at least 1",
+				errx(EXIT_USAGE,
+					"--dry-run %s: must be a number of packets, at least 1",
 					optarg);
 			settings->dry = true;
 			break;
@@ -978,8 +953,7 @@ parse_options(struct settings *settings, int argc, char **argv)
 		errx(EXIT_USAGE, "%s: takes no command", settings->dry ? "--dry-run" : "--check");
 }
 
-static int
-open_output(const char *option, const char *path)
+static int open_output(const char *option, const char *path)
 {
 	if (path == NULL)
 		return -1;
@@ -990,8 +964,7 @@ open_output(const char *option, const char *path)
 }
 
 /* Returns a pidfd of the parent, or -1 where there is none to see. Exits when it went before it could be watched. */
-static int
-watch_parent(void)
+static int watch_parent(void)
 {
 	pid_t parent = getppid();
 	int fd = parent > 0 ? (int)syscall(SYS_pidfd_open, parent, 0) : -1;
@@ -1001,8 +974,7 @@ watch_parent(void)
 	return fd;
 }
 
-static void
-hold_signals(struct control *control)
+static void hold_signals(struct control *control)
 {
 	static const int held[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGCONT};
 	sigset_t signals;
@@ -1021,8 +993,7 @@ hold_signals(struct control *control)
 		err(EXIT_FAILURE, "cannot listen to signals");
 }
 
-static void
-cable_init(struct cable *cable, const struct settings *settings)
+static void cable_init(struct cable *cable, const struct settings *settings)
 {
 	static const enum host_id from[FATE_DIRECTIONS] = {
 		[FATE_UP] = HOST_CLIENT, [FATE_DOWN] = HOST_SERVER};
@@ -1039,8 +1010,7 @@ cable_init(struct cable *cable, const struct settings *settings)
 	run_begin(cable, settings->seed);
 }
 
-static void
-outputs_open(struct cable *cable, const struct settings *settings)
+static void outputs_open(struct cable *cable, const struct settings *settings)
 {
 	int log = open_output("--log", settings->log_path);
 	int capture = open_output("--pcap", settings->pcap_path);
@@ -1053,8 +1023,7 @@ outputs_open(struct cable *cable, const struct settings *settings)
 }
 
 /* What is not complete is said, and is no success. */
-static int
-outputs_close(struct cable *cable, const struct settings *settings)
+static int outputs_close(struct cable *cable, const struct settings *settings)
 {
 	int result = 0;
 
@@ -1070,16 +1039,14 @@ outputs_close(struct cable *cable, const struct settings *settings)
 }
 
 /* Wakes to the microsecond, and before others where that is allowed. Not for those who were started before. */
-static void
-be_punctual(void)
+static void be_punctual(void)
 {
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	if (getpriority(PRIO_PROCESS, 0) > NICE)
 		setpriority(PRIO_PROCESS, 0, NICE);
 }
 
-static void
-announce(struct cable *cable)
+static void announce(struct cable *cable)
 {
 	struct answer *answer = answer_begin("ready");
 
@@ -1091,8 +1058,17 @@ announce(struct cable *cable)
 	answer_send(answer);
 }
 
-int
-main(int argc, char **argv)
+/*
+ * Ends without the handlers of exit(). A sanitizer has one that forks, and what we fork is born into the hosts' PID namespace,
+ * where nothing can live any more.
+ */
+static _Noreturn void finish(int status)
+{
+	fflush(NULL);
+	_exit(status);
+}
+
+int main(int argc, char **argv)
 {
 	static struct settings settings;
 	static struct cable cable;
@@ -1118,7 +1094,7 @@ main(int argc, char **argv)
 		host_explain(&failure, reason, remedy);
 		warnx("cannot run here: %s", reason);
 		warnx("this helps: %s", remedy);
-		return EXIT_CANNOT_RUN;
+		finish(EXIT_CANNOT_RUN);
 	}
 	cable_init(&cable, &settings);
 	if (settings.command == NULL) {
@@ -1136,5 +1112,5 @@ main(int argc, char **argv)
 	terminal_take_back(&control);
 	if (outputs_close(&cable, &settings) < 0 && control.status == 0)
 		control.status = EXIT_FAILURE;
-	return control.status;
+	finish(control.status);
 }

@@ -18,19 +18,15 @@
 #include "common/options.h"
 #include "common/wire/host.h"
 
-enum {
-	EXIT_USAGE = 2,
-	EXIT_CANNOT_EXECUTE = 126,
-	EXIT_NOT_FOUND = 127
-};
+enum { EXIT_USAGE = 2, EXIT_CANNOT_EXECUTE = 126, EXIT_NOT_FOUND = 127 };
 
 static const char usage[] =
 	"usage: on client|server COMMAND [ARGUMENT...]    in a shell that wire started\n"
 	"       on --pid PID COMMAND [ARGUMENT...]        from outside; wire tells the PID\n"
-	"Runs COMMAND on a host of a wire, and exits as it does (128 + the signal that ended it).\n";
+	"Runs COMMAND on a host of a wire, and exits as it does (128 + the signal that ended "
+	"it).\n";
 
-static void
-run(char **command)
+static void run(char **command)
 {
 	execvp(command[0], command);
 	int status = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE;
@@ -39,8 +35,7 @@ run(char **command)
 }
 
 /* Inside a wire PID 1 holds `server`, and PID 2 `client`; /proc tells whether they are what they should be. */
-static pid_t
-holder_of(const char *name)
+static pid_t holder_of(const char *name)
 {
 	enum host_id host = strcmp(name, host_name(HOST_CLIENT)) == 0 ? HOST_CLIENT : HOST_SERVER;
 	pid_t pid = host == HOST_CLIENT ? 2 : 1;
@@ -60,8 +55,7 @@ holder_of(const char *name)
 	errx(EXIT_FAILURE, "not inside a wire: start one with `wire -- bash`, or give --pid PID");
 }
 
-static pid_t
-parse_pid(const char *text)
+static pid_t parse_pid(const char *text)
 {
 	char *end;
 	errno = 0;
@@ -72,13 +66,14 @@ parse_pid(const char *text)
 }
 
 /* In the child: dies with `on`, whose pidfd was open before the fork, so that an end before prctl() is seen as well. */
-static void
-child(char **command, int on_pidfd, const sigset_t *mask)
+static void child(char **command, int on_pidfd, const sigset_t *mask)
 {
 	struct pollfd parent = {.fd = on_pidfd, .events = POLLIN};
 
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		err(EXIT_FAILURE, "cannot be tied to its parent");
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+		warn("cannot be tied to its parent");
+		_exit(EXIT_FAILURE);
+	}
 	if (on_pidfd >= 0 && poll(&parent, 1, 0) > 0)
 		_exit(EXIT_FAILURE);
 	sigprocmask(SIG_SETMASK, mask, NULL);
@@ -86,8 +81,7 @@ child(char **command, int on_pidfd, const sigset_t *mask)
 }
 
 /* Passes signals on, and waits. A signal from the terminal reached the child by itself. */
-static int
-wait_for(pid_t pid, const sigset_t *signals)
+static int wait_for(pid_t pid, const sigset_t *signals)
 {
 	for (;;) {
 		siginfo_t info;
@@ -107,8 +101,7 @@ wait_for(pid_t pid, const sigset_t *signals)
 	}
 }
 
-int
-main(int argc, char **argv)
+int main(int argc, char **argv)
 {
 	static const int passed[] = {
 		SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH, SIGCHLD};
@@ -128,7 +121,8 @@ main(int argc, char **argv)
 	if (argc >= 4 && strcmp(argv[1], "--pid") == 0) {
 		holder = parse_pid(argv[2]);
 		command = argv + 3;
-	} else if (argc >= 3 && (strcmp(argv[1], "client") == 0 || strcmp(argv[1], "server") == 0)) {
+	} else if (argc >= 3 &&
+		   (strcmp(argv[1], "client") == 0 || strcmp(argv[1], "server") == 0)) {
 		holder = holder_of(argv[1]);
 		command = argv + 2;
 	} else {
@@ -136,8 +130,10 @@ main(int argc, char **argv)
 	}
 
 	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	if (host_enter(holder, &other_pids, &what) < 0)
-		err(EXIT_FAILURE, "process %d: cannot %s", holder, what);
+	if (host_enter(holder, &other_pids, &what) < 0) {
+		warn("process %d: cannot %s", holder, what);
+		_exit(EXIT_FAILURE);
+	}
 	if (!other_pids) {
 		close(self);
 		run(command);
@@ -152,9 +148,12 @@ main(int argc, char **argv)
 	/* Ignored by whoever started us, it would never come. */
 	signal(SIGCHLD, SIG_DFL);
 	pid_t pid = fork();
-	if (pid < 0)
-		err(EXIT_FAILURE, "cannot fork");
+	if (pid < 0) {
+		warn("cannot fork");
+		_exit(EXIT_FAILURE);
+	}
 	if (pid == 0)
 		child(command, self, &before);
-	return wait_for(pid, &signals);
+	/* Without the handlers of exit(): a sanitizer has one that forks, and it would fork into the host. */
+	_exit(wait_for(pid, &signals));
 }

@@ -27,16 +27,14 @@ enum {
 	BLOCK_ROOM = COMMENT_MAX + 256,
 };
 
-static void
-put(struct pcapng *pcapng, const void *data, size_t length)
+static void put(struct pcapng *pcapng, const void *data, size_t length)
 {
 	if (length > 0)
 		memcpy(pcapng->buffer + pcapng->used, data, length);
 	pcapng->used += length;
 }
 
-static void
-put_padded(struct pcapng *pcapng, const void *data, size_t length)
+static void put_padded(struct pcapng *pcapng, const void *data, size_t length)
 {
 	static const char zero[4];
 
@@ -44,36 +42,31 @@ put_padded(struct pcapng *pcapng, const void *data, size_t length)
 	put(pcapng, zero, (4 - length % 4) % 4);
 }
 
-static void
-put_u16(struct pcapng *pcapng, uint16_t value)
+static void put_u16(struct pcapng *pcapng, uint16_t value)
 {
 	put(pcapng, &value, sizeof value);
 }
 
-static void
-put_u32(struct pcapng *pcapng, uint32_t value)
+static void put_u32(struct pcapng *pcapng, uint32_t value)
 {
 	put(pcapng, &value, sizeof value);
 }
 
-static void
-put_option(struct pcapng *pcapng, uint16_t code, const void *data, size_t length)
+static void put_option(struct pcapng *pcapng, uint16_t code, const void *data, size_t length)
 {
 	put_u16(pcapng, code);
 	put_u16(pcapng, (uint16_t)length);
 	put_padded(pcapng, data, length);
 }
 
-static void
-put_text_option(struct pcapng *pcapng, uint16_t code, const char *text)
+static void put_text_option(struct pcapng *pcapng, uint16_t code, const char *text)
 {
 	size_t length = strnlen(text, COMMENT_MAX);
 	put_option(pcapng, code, text, length);
 }
 
 /* A block has its length at both ends, so that a file can be read backwards. */
-static size_t
-block_begin(struct pcapng *pcapng, uint32_t type)
+static size_t block_begin(struct pcapng *pcapng, uint32_t type)
 {
 	size_t at = pcapng->used;
 
@@ -82,8 +75,7 @@ block_begin(struct pcapng *pcapng, uint32_t type)
 	return at;
 }
 
-static void
-block_end(struct pcapng *pcapng, size_t at)
+static void block_end(struct pcapng *pcapng, size_t at)
 {
 	uint32_t length = (uint32_t)(pcapng->used - at + sizeof length);
 
@@ -91,8 +83,7 @@ block_end(struct pcapng *pcapng, size_t at)
 	memcpy(pcapng->buffer + at + sizeof(uint32_t), &length, sizeof length);
 }
 
-static void
-put_interface(struct pcapng *pcapng, const char *name, const char *description)
+static void put_interface(struct pcapng *pcapng, const char *name, const char *description)
 {
 	const uint8_t nanoseconds = 9;
 	size_t at = block_begin(pcapng, BLOCK_INTERFACE);
@@ -107,8 +98,7 @@ put_interface(struct pcapng *pcapng, const char *name, const char *description)
 	block_end(pcapng, at);
 }
 
-void
-pcapng_open(struct pcapng *pcapng, int fd, int64_t realtime_offset_ns, const char *comment)
+void pcapng_open(struct pcapng *pcapng, int fd, int64_t realtime_offset_ns, const char *comment)
 {
 	const uint64_t unknown_length = UINT64_MAX;
 
@@ -132,8 +122,7 @@ pcapng_open(struct pcapng *pcapng, int fd, int64_t realtime_offset_ns, const cha
 	put_interface(pcapng, "server", "the server's end of the wire");
 }
 
-int
-pcapng_flush(struct pcapng *pcapng)
+int pcapng_flush(struct pcapng *pcapng)
 {
 	size_t done = 0;
 
@@ -151,8 +140,7 @@ pcapng_flush(struct pcapng *pcapng)
 	return pcapng->error == 0 ? 0 : -1;
 }
 
-int
-pcapng_close(struct pcapng *pcapng)
+int pcapng_close(struct pcapng *pcapng)
 {
 	int result = pcapng_flush(pcapng);
 
@@ -164,8 +152,7 @@ pcapng_close(struct pcapng *pcapng)
 	return result;
 }
 
-void
-pcapng_packet(struct pcapng *pcapng, enum pcapng_end end, enum pcapng_direction direction,
+void pcapng_packet(struct pcapng *pcapng, enum pcapng_end end, enum pcapng_direction direction,
 	int64_t time_ns, uint64_t id, const uint8_t *bytes, size_t length, const char *comment)
 {
 	uint64_t time = (uint64_t)(time_ns + pcapng->realtime_offset_ns);

@@ -11,10 +11,7 @@
 
 enum { PCAPNG_BUFFER_BYTES = 262144 };
 
-enum pcapng_end {
-	PCAPNG_CLIENT,
-	PCAPNG_SERVER
-};
+enum pcapng_end { PCAPNG_CLIENT, PCAPNG_SERVER };
 
 enum pcapng_direction {
 	PCAPNG_INTO_HOST = 1, /* epb_flags: inbound */

@@ -2,7 +2,7 @@
 #include "common/schedule.h"
 #include "tests/unit/check.h"
 
-static const volatile sig_atomic_t go = 0, stopped = 1;
+static const atomic_bool go = 0, stopped = 1;
 
 static void due_times_are_absolute(void)
 {
@@ -24,10 +24,15 @@ static void due_times_are_absolute(void)
 
 static void lateness_is_kept(void)
 {
+	struct schedule s = {.interval_ns = 10};
 	struct samples late = {0};
 
-	CHECK_EQ(schedule_late(&late, 100, 130), 30);
-	CHECK_EQ(schedule_late(&late, 100, 90), 0);
+	schedule_late(&s, &late, 100, 130);
+	schedule_late(&s, &late, 100, 90);
+	CHECK_EQ(late.n, 2);
+	CHECK(late.ns[0] == 30 && late.ns[1] == 0);
+	s.interval_ns = 0;
+	schedule_late(&s, &late, 100, 130);
 	CHECK_EQ(late.n, 2);
 	samples_free(&late);
 }

@@ -1,0 +1,143 @@
+"""pytest's side of the harness: fixtures for labs and tests, outcomes, reports.
+
+A conftest registers it. It adds nothing to a plain pytest run but the outcome `inconclusive`, the
+figures as properties of the JUnit report, and what each lab leaves in build/labs/.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import tree
+from harness.hosts import Broken, CannotRun, Wire
+from harness.lab import CANNOT_RUN_PREFIX, INCONCLUSIVE_PREFIX, Lab
+
+LABS = {}
+
+
+def pytest_configure(config):
+    """One Lab for each lab.py of this session."""
+    LABS.clear()
+
+
+def lab_of(path):
+    """The Lab of a lab.py, made at its first use; None for any other file."""
+    path = Path(path)
+    if path.name != "lab.py":
+        return None
+    if path not in LABS:
+        LABS[path] = Lab(path.parent)
+    return LABS[path]
+
+
+@pytest.fixture(scope="module")
+def lab(request):
+    """The lab that this module is."""
+    return lab_of(request.path)
+
+
+@pytest.fixture
+def figures(request):
+    """Records what was measured: on the screen, in report.json, in the JUnit report."""
+
+    def record(**values):
+        for name, value in values.items():
+            if isinstance(value, (set, frozenset, tuple)):
+                value = sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+            request.node.user_properties.append((name, value))
+
+    return record
+
+
+@pytest.fixture
+def make_wire(tmp_path):
+    """Makes a Wire in the test's own folder: `with make_wire(link) as wire`."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def make(link="", **more):
+        try:
+            with Wire(tmp_path, link=link, **more) as wire:
+                yield wire
+        except CannotRun as reason:
+            pytest.skip(CANNOT_RUN_PREFIX + str(reason))
+
+    return make
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Notes which claim a report belongs to."""
+    outcome = yield
+    report = outcome.get_result()
+    report.claim = None
+    if lab_of(item.path) is not None:
+        words = " ".join((item.function.__doc__ or item.name).split("\n\n")[0].split())
+        report.claim = (str(item.path), item.name, words)
+
+
+def message(report):
+    """Why a test did not pass, in words: no traceback, no repetition of the assertion's code."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        text = report.longrepr[2]
+        text = re.sub(r"^Skipped: ", "", text)
+        return text
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else str(report.longrepr)
+    text = re.sub(r"^(harness\.hosts\.)?(AssertionError|Broken|Failed): ", "", text)
+    return text.split("\nassert ")[0].strip()
+
+
+def outcome_of(report):
+    """holds, fails, error, inconclusive or skipped."""
+    if report.passed:
+        return "holds"
+    if report.skipped:
+        reason = message(report)
+        return "inconclusive" if reason.startswith(INCONCLUSIVE_PREFIX) else "skipped"
+    return "fails" if report.when == "call" else "error"
+
+
+def pytest_runtest_logreport(report):
+    """Gathers the claims of a lab."""
+    if not getattr(report, "claim", None):
+        return
+    path, name, sentence = report.claim
+    lab = lab_of(path)
+    if report.when != "call" and report.passed:
+        return
+    outcome = outcome_of(report)
+    reason = None if outcome == "holds" else message(report)
+    if reason and reason.startswith(INCONCLUSIVE_PREFIX):
+        reason = reason[len(INCONCLUSIVE_PREFIX) :]
+    if report.when == "teardown":
+        name, sentence = "teardown of " + name, "What was started was ended."
+    lab.claims[name] = {
+        "id": re.sub(r"^test_", "", name).replace("_", "-"),
+        "sentence": sentence,
+        "outcome": outcome,
+        "figures": dict(report.user_properties),
+        "reason": reason,
+    }
+    if report.failed:
+        lab.begin()
+        with open(lab.folder / "tracebacks.txt", "a", encoding="utf-8") as file:
+            print(f"== {name}\n{report.longreprtext}\n", file=file)
+
+
+def pytest_report_teststatus(report):
+    """`inconclusive` is an outcome of its own, in counts and letters."""
+    if report.skipped and outcome_of(report) == "inconclusive":
+        return "inconclusive", "i", "INCONCLUSIVE"
+    return None
+
+
+def pytest_sessionfinish(session):
+    """Writes what each lab found."""
+    for lab in LABS.values():
+        if lab.claims:
+            lab.write()
+
+
+__all__ = ["Broken", "tree"]
