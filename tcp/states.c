@@ -27,8 +27,9 @@
 #include <unistd.h>
 
 #define CANNOT_RUN 77
+#define COSTS_KEPT 1000000 /* it may run for days */
 
-/* States beyond the eleven of RFC 9293 that the kernel has: a half-open one and a merely bound one. */
+/* Beyond the states of RFC 9293 the kernel has two: half open (12) and merely bound (13). */
 #define ALL_STATES UINT32_MAX
 
 static const char *const state_names[] = {"CLOSED", "ESTABLISHED", "SYN_SENT", "SYN_RECV",
@@ -78,6 +79,11 @@ struct sampler {
 static const char *name_of(const char *const *names, size_t n, unsigned int value)
 {
 	return value < n ? names[value] : "unknown";
+}
+
+static const char *state_name(const struct seen *seen)
+{
+	return name_of(state_names, N_STATES, seen->state);
 }
 
 static void list_add(struct list *l, const struct seen *seen)
@@ -195,8 +201,8 @@ static void end_text(
 }
 
 /*
- * Tells one change: of seen, which was in the state `before`, and is in `state` since a moment behind since_ns and
- * not behind ns.
+ * Tells one change of a socket: it was in the state `before`, and is in `state` since a moment
+ * behind since_ns (0: nobody looked before) and not behind ns.
  */
 static void tell(struct sampler *s, const struct seen *seen, const char *before, const char *state,
 	int64_t since_ns, int64_t ns)
@@ -234,7 +240,7 @@ static int compare(const void *left, const void *right)
 	return memcmp(left, right, sizeof(struct key));
 }
 
-/* An inode says that a program holds it; a listener's rqueue, how many connections wait for accept(). */
+/* An inode: a program holds it. A listener's rqueue: so many connections wait for accept(). */
 static bool has_changed(const struct seen *was, const struct seen *is)
 {
 	return was->state != is->state || was->inode != is->inode ||
@@ -242,7 +248,7 @@ static bool has_changed(const struct seen *was, const struct seen *is)
 	       (is->state == TCP_LISTEN && was->rqueue != is->rqueue);
 }
 
-/* Leaves one of each key; two are seen when the kernel hands a socket on while it is being asked. */
+/* Leaves one of each key: two are seen when the kernel hands a socket on while it is asked. */
 static void sort(struct list *l)
 {
 	size_t n = 0;
@@ -270,8 +276,7 @@ static void miss(struct sampler *s, struct seen *was, int64_t end_ns)
 		return;
 	}
 	was->timer = was->timer_ms = was->rqueue = was->wqueue = was->inode = 0;
-	tell(s, was, name_of(state_names, N_STATES, was->state), "CLOSED", was->last_there_ns,
-		was->missing_ns);
+	tell(s, was, state_name(was), "CLOSED", was->last_there_ns, was->missing_ns);
 }
 
 /* Both lists are in order of their keys: walks through them side by side. */
@@ -280,19 +285,19 @@ static void tell_changes(struct sampler *s, int64_t end_ns)
 	size_t i = 0, j = 0, n = s->now.n;
 
 	while (i < s->before.n || j < n) {
-		struct seen *was = i < s->before.n ? &s->before.seen[i] : NULL;
-		const struct seen *is = j < n ? &s->now.seen[j] : NULL;
-		int order = !was ? 1 : !is ? -1 : compare(was, is);
+		int order = i == s->before.n ? 1 : -1;
 
-		if (order < 0)
-			miss(s, was, end_ns);
-		else if (order > 0)
-			tell(s, is, "CLOSED", name_of(state_names, N_STATES, is->state),
+		if (i < s->before.n && j < n)
+			order = compare(&s->before.seen[i], &s->now.seen[j]);
+		if (order < 0) {
+			miss(s, &s->before.seen[i], end_ns);
+		} else if (order > 0) {
+			tell(s, &s->now.seen[j], "CLOSED", state_name(&s->now.seen[j]),
 				s->last_begin_ns, end_ns);
-		else if (has_changed(was, is))
-			tell(s, is, name_of(state_names, N_STATES, was->state),
-				name_of(state_names, N_STATES, is->state), s->last_begin_ns,
-				end_ns);
+		} else if (has_changed(&s->before.seen[i], &s->now.seen[j])) {
+			tell(s, &s->now.seen[j], state_name(&s->before.seen[i]),
+				state_name(&s->now.seen[j]), s->last_begin_ns, end_ns);
+		}
 		i += order <= 0;
 		j += order >= 0;
 	}
@@ -327,7 +332,8 @@ static void sample(struct sampler *s)
 	if (s->now.n > s->most)
 		s->most = s->now.n;
 	tell_changes(s, end_ns);
-	samples_add(&s->cost, end_ns - begin_ns);
+	if (s->cost.n < COSTS_KEPT)
+		samples_add(&s->cost, end_ns - begin_ns);
 	if (s->last_begin_ns && end_ns - s->last_begin_ns > s->longest_gap_ns)
 		s->longest_gap_ns = end_ns - s->last_begin_ns;
 	s->samples++;
@@ -409,11 +415,14 @@ int main(int argc, char **argv)
 			due_ns = clock_now_ns();
 	}
 
-	/* Step 4: look once more, twice, because what is gone has to be missed twice; say what it cost, and close. */
+	/* Step 4: look twice more, for what is gone has to be missed twice; sum up, and close. */
 	for (int i = 0; i < 2 && o.count == 0; i++)
 		sample(&s);
 	close(s.fd);
 	log_close(s.log, o.log);
 	summarize(&s, *stop ? "signal" : "count");
+	samples_free(&s.cost);
+	free(s.now.seen);
+	free(s.before.seen);
 	return 0;
 }

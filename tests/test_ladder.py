@@ -279,6 +279,20 @@ def test_cut_off(made):
     assert drawn.count("ESTABLISHED") == 2, "what arrives last has its state"
 
 
+def test_begins_later(made):
+    """since_ns leaves out what was over, keeps what still goes on, and counts from there."""
+    since_ns = round(2250 * MS)
+    late = ladder.build(ROWS, STATES, CALLS, 5000, 80, since_ns=since_ns)
+    assert not late.packets and late.zero_ns == since_ns
+    assert [(each.side, each.name) for each in late.states] == [
+        ("client", "ESTABLISHED"),
+        ("server", "SYN_RECV"),
+        ("server", "ESTABLISHED"),
+    ]
+    assert [call.call for _, call in late.calls] == ["recv", "accept", "recv"]
+    assert "    0.000          ESTABLISHED " in ladder.text(late)
+
+
 def test_datagrams():
     """UDP and raw packets have names instead of numbers."""
     row = ROWS[0]._replace(class_="udp", tcp_seq=None, tcp_ack=None, tcp_flags="", payload=64)

@@ -672,6 +672,37 @@ def test_strangers_tools(loopback, kind, tool):
     assert (summary["alien"], summary["requests"]) == (1, 3)
 
 
+def test_odd_replies_at_a_client(loopback):
+    """A client takes the reply that it asked for, once; what else comes is counted as what it is."""
+    with listener("udp") as sock:
+        words = [
+            "-p",
+            sock.getsockname()[1],
+            "-c",
+            3,
+            "-i",
+            0,
+            "-W",
+            "60s",
+            "--run",
+            8,
+            "127.0.0.1",
+        ]
+        client = loopback.start("udp-client", *words)
+        for seq in range(3):
+            request, address = sock.recvfrom(65536)
+            assert forge.kind_and_seq(request) == (forge.REQUEST, seq)
+            reply = message(forge.REPLY, seq=seq, run=8)
+            odd = [b"?", forge.flipped(reply), message(forge.REPLY, seq=seq, run=9), request]
+            for data in [*odd, reply, reply]:
+                sock.sendto(data, address)
+        summary = client.expect(0).summary
+    assert (summary["sent"], summary["received"], summary["lost"]) == (3, 3, 0)
+    # The last reply's copy comes when the client has what it asked for.
+    assert summary["duplicates"] == 2
+    assert odd_counts(summary) == {"alien": 3, "corrupt": 3, "foreign": 6}
+
+
 # Echo loops.
 
 

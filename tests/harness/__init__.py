@@ -7,6 +7,7 @@ counters  what a host's kernel counted, before and after
 records   the CSV files of the wire and of the programs
 dialogue  a program that is talked to; socket calls by hand; /proc/net/tcp as rows
 transcript what a guide has the student type, tried on a terminal
+recording a run with packets, states and calls on the record; ladder: all three as one drawing
 oneway    a sender and a receiver, and everything known of that run
 waterfall does every message have a fate, and every fate a count?
 svg       marks on paper; charts: what the labs draw with them

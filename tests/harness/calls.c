@@ -7,13 +7,14 @@
  *   call,pid,tid,fd,called_ns,returned_ns,result,error,address,detail
  *
  * Times are CLOCK_MONOTONIC. `error` is errno, or 0. `address` is the one that the
- * call names or learns: of bind, connect, accept, sendto, recvfrom. `detail` is what else was asked:
- * bytes, backlog, how, option=value; of connect, the address of our own that came of it.
+ * call names or learns: of bind, connect, accept, sendto, recvfrom. `detail` is what else was
+ * asked: bytes, backlog, how, option=value; of connect, the address of our own that came of it.
  *
  * It holds no descriptor, for the numbers that a program gets must be its own: the file is opened
- * for each line. But for looking up the next library's function once, it takes no lock and no memory,
- * and its own calls go to the kernel directly, so that it may be used in signal handlers, in threads
- * and between fork and exec, and never meets itself. A call that ends the program, or is cut short by its end, leaves no line.
+ * for each line. But for looking up the next library's function once, it takes no lock and no
+ * memory, and its own calls go to the kernel directly, so that it may be used in signal handlers, in
+ * threads and between fork and exec, and never meets itself. A call that ends the program, or is cut
+ * short by its end, leaves no line.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -35,9 +36,9 @@
 #include <unistd.h>
 
 /*
- * What stands in front of the C library's functions. Under names of their own, because glibc declares
- * some with unions for addresses, and has others (*_chk) that it calls where sizes are known and declares
- * nowhere.
+ * What stands in front of the C library's functions. Under names of their own, because glibc
+ * declares some with unions for addresses, and has others (*_chk), which programs call where sizes
+ * are checked, that it declares nowhere.
  */
 #define IN_FRONT_OF(name) __asm__(#name)
 int record_socket(int domain, int type, int protocol) IN_FRONT_OF(socket);
@@ -98,7 +99,7 @@ struct call {
 	char detail[ADDRESS_BYTES + 8];
 };
 
-/* Whether fd is a socket of the internet: others (files, pipes, a name service's socket) are not ours to tell. */
+/* Whether fd is a socket of the internet: others (files, pipes, UNIX sockets) are not told. */
 static bool is_internet(int fd)
 {
 	int domain = 0, error = errno;
@@ -238,7 +239,7 @@ int record_listen(int fd, int backlog)
 	return result;
 }
 
-/* Which address of our own the kernel chose. Counted as time of the call: it is less than a microsecond. */
+/* Which address of our own the kernel chose; it is asked before the call's end is noted. */
 static void put_own_address(struct call *c)
 {
 	struct sockaddr_storage own;
@@ -267,7 +268,7 @@ int record_connect(int fd, const struct sockaddr *address, socklen_t len)
 	return result;
 }
 
-/* Asks for the client's address even when the program does not, so that the line tells whose socket it is. */
+/* Asks for the client's address even when the program does not: the line tells whose it is. */
 int record_accept4(int fd, struct sockaddr *address, socklen_t *len, int flags)
 {
 	REAL(accept4, "accept4")

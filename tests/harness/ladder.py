@@ -121,6 +121,8 @@ class Packet:
     def head(self):
         """`SYN-ACK, 0 bytes`."""
         again = " (twice)" if self.copies else ""
+        if self.length is None:
+            return self.name + again
         return f"{self.name}, {self.length} byte{'' if self.length == 1 else 's'}{again}"
 
     @property
@@ -184,7 +186,7 @@ def packets(rows):
     for row in rows:
         side = "client" if row.direction == "up" else "server"
         arrived = row.out_ns if row.fate == "delivered" else None
-        packet = Packet(side, row.in_ns, arrived, row.tcp_flags or "", row.payload or 0)
+        packet = Packet(side, row.in_ns, arrived, row.tcp_flags or "", row.payload)
         packet.fate, packet.copies, packet.row = row.fate, row.copies or 0, row
         if row.class_ == "tcp":
             key = (row.sport, row.dport)
@@ -202,6 +204,10 @@ def packets(rows):
             packet.name = row.class_.upper() + (f" {row.kind} {row.seq}" if row.kind else "")
         found.append(packet)
     return sorted(found, key=lambda packet: packet.left_ns)
+
+
+# A packet that leaves is seen when the wire takes it in; when the machine is busy that is later.
+LATE_NS = 5_000_000
 
 
 def _explains(state, side, packet):
@@ -230,7 +236,11 @@ def _place(state, found):
     """Puts a state beside the packet that explains it, if one lies between its two samples."""
     since = state.since_ns if state.since_ns is not None else state.time_ns
     causes = [_explains(state.name, state.side, packet) for packet in found]
-    causes = [each for each in causes if each and since <= each[0] <= state.time_ns]
+    causes = [
+        (ns, packet)
+        for ns, packet in filter(None, causes)
+        if since <= ns <= state.time_ns + (LATE_NS if packet.side == state.side else 0)
+    ]
     state.at_ns = state.time_ns
     if causes:
         pick = max if state.name == "CLOSED" else min
@@ -249,12 +259,20 @@ def _changes(side, lines, client_port, server_port):
     return found
 
 
-def build(rows, states=None, calls=None, client_port=None, server_port=None, until_ns=None):
+def build(
+    rows,
+    states=None,
+    calls=None,
+    client_port=None,
+    server_port=None,
+    since_ns=None,
+    until_ns=None,
+):
     """Gathers one connection, or with client_port None everything, into a Ladder.
 
     `rows` are the wire's, `states` and `calls` are {side: list}, as `tcp-states` tells them and as
     read_calls returns them. Without client_port, calls are taken as they are, and states not. What
-    begins behind until_ns is left out.
+    ended before since_ns, or begins behind until_ns, is left out.
     """
     if client_port is None:
         chosen = list(rows)
@@ -277,16 +295,33 @@ def build(rows, states=None, calls=None, client_port=None, server_port=None, unt
             "client": f"client, port {client_port}",
             "server": f"server, port {server_port}",
         }
-    ladder.until_ns = until_ns
-    if until_ns is not None:
-        ladder.packets = [each for each in ladder.packets if each.left_ns <= until_ns]
-        end_ns = max([until_ns, *(each.arrived_ns or 0 for each in ladder.packets)])
-        ladder.states = [each for each in ladder.states if each.at_ns <= end_ns]
-        ladder.calls = [each for each in ladder.calls if each[1].called_ns <= until_ns]
     moments = [packet.left_ns for packet in ladder.packets]
     moments += [call.called_ns for side, call in ladder.calls if side == "client"]
     ladder.zero_ns = min(moments, default=0)
+    if since_ns is not None:
+        _cut_before(ladder, since_ns)
+    if until_ns is not None:
+        _cut_behind(ladder, until_ns)
     return ladder
+
+
+def _cut_before(ladder, since_ns):
+    """Leaves out what was over at since_ns; a state that then held is drawn from there on."""
+    ladder.zero_ns = since_ns
+    ladder.packets = [each for each in ladder.packets if each.left_ns >= since_ns]
+    ladder.calls = [each for each in ladder.calls if each[1].returned_ns >= since_ns]
+    for side in SIDES:
+        early = [each for each in ladder.states if each.side == side and each.at_ns < since_ns]
+        ladder.states = [each for each in ladder.states if each not in early[:-1]]
+
+
+def _cut_behind(ladder, until_ns):
+    """Leaves out what begins behind until_ns; what was on its way then still arrives."""
+    ladder.until_ns = until_ns
+    ladder.packets = [each for each in ladder.packets if each.left_ns <= until_ns]
+    end_ns = max([until_ns, *(each.arrived_ns or 0 for each in ladder.packets)])
+    ladder.states = [each for each in ladder.states if each.at_ns <= end_ns]
+    ladder.calls = [each for each in ladder.calls if each[1].called_ns <= until_ns]
 
 
 # What is drawn, as a list of marks in order of time. Both drawings share it.

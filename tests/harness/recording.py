@@ -134,11 +134,9 @@ class Recording:
 
         return self.samplers[side].until(found, f"a socket of the {side} in {state}")
 
-    def ladder(self, client_port=None, server_port=None, until_ns=None):
-        """The ladder of one connection, or of everything; until_ns cuts it off."""
-        return ladder.build(
-            self.rows, self.states, self.calls, client_port, server_port, until_ns=until_ns
-        )
+    def ladder(self, client_port=None, server_port=None, **cut):
+        """The ladder of one connection, or of everything; since_ns and until_ns cut it."""
+        return ladder.build(self.rows, self.states, self.calls, client_port, server_port, **cut)
 
     def clean(self):
         """A claim about every packet has nothing to say when the link did more than it had to."""

@@ -1,3 +1,4 @@
+/* addr: from host and port to a socket address, and back to text. */
 #include "common/addr.h"
 #include "tests/unit/check.h"
 

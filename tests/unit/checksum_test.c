@@ -1,3 +1,4 @@
+/* checksum: against the examples of RFC 1071. */
 #include "common/checksum.h"
 #include "tests/unit/check.h"
 

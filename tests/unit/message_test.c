@@ -1,3 +1,4 @@
+/* message: its layout to the byte, its CRC against a slow one, and what damage does to it. */
 #include "common/message.h"
 #include "tests/unit/check.h"
 

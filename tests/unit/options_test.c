@@ -1,3 +1,4 @@
+/* options: values with units, whole command lines, and each way of getting one wrong. */
 #include "common/options.h"
 #include "tests/unit/check.h"
 

@@ -1,3 +1,4 @@
+/* schedule, samples and clock: due times that do not move, and exact percentiles. */
 #include "common/clock.h"
 #include "common/schedule.h"
 #include "tests/unit/check.h"
