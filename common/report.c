@@ -80,9 +80,15 @@ static void keep_standard_streams(void)
 {
 	if (fcntl(STDOUT_FILENO, F_GETFD) < 0)
 		errx(1, "stdout is closed");
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int null = fd;
+
+		/* open() gives the lowest number that is free. */
+		if (fcntl(fd, F_GETFD) < 0)
+			null = open("/dev/null", O_RDWR);
+		if (null != fd)
 			err(1, "/dev/null");
+	}
 }
 
 void report_open(int argc, char **argv)

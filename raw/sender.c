@@ -83,7 +83,7 @@ static void *run_flow(void *arg)
 		message_encode(buf, &m);
 		r->scheduled++;
 		if (send(fd, buf, m.length, 0) < 0) {
-			/* No room or no route: an error that an earlier packet met is for a read alone. */
+			/* No room, or no route. An earlier one's error is for a read. */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m.length);
 			if (!r->refused++)

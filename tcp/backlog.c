@@ -74,7 +74,8 @@ int main(int argc, char **argv)
 	report_ready(&o, addr_host_text(&own, text), addr_port(&own), IPPROTO_TCP);
 	say_queue(&o, fd, NULL);
 
-	/* Step 4: take one out of the queue when told to, and keep it open. Nobody reads from it. */
+	/* Step 4: take one out of the queue when told to, and keep it open. Nobody reads from
+	 * it. */
 	while (!sigwait(&signals, &signal_number) && signal_number == SIGUSR1) {
 		peer.len = sizeof(peer.storage);
 		conn = accept(fd, addr_sa(&peer), &peer.len);

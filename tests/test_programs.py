@@ -673,7 +673,7 @@ def test_strangers_tools(loopback, kind, tool):
 
 
 def test_odd_replies_at_a_client(loopback):
-    """A client takes the reply that it asked for, once; what else comes is counted as what it is."""
+    """A client takes the reply that it asked for, once; all else is counted as what it is."""
     with listener("udp") as sock:
         words = [
             "-p",

@@ -114,7 +114,7 @@ static void *run_flow(void *arg)
 		message_encode(buf, m);
 		r->scheduled++;
 		if (send(fd, buf, m->length, 0) < 0) {
-			/* Most likely an error that an earlier datagram met: this one is not sent. */
+			/* An earlier one's error, most likely; this one is not sent. */
 			if (errno == EMSGSIZE)
 				err(1, "send of %u bytes", m->length);
 			if (!r->refused++)

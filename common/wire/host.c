@@ -110,8 +110,8 @@ static bool privileged(void)
 }
 
 /*
- * exec() takes all capabilities from a process that is not root, but for the ambient ones. (A program with capabilities of
- * its own on its file, as ping may have, gets those and no others.)
+ * exec() takes all capabilities from a process that is not root, but for the ambient ones. (A
+ * program with capabilities of its own on its file, as ping may have, gets those and no others.)
  */
 static int keep_capabilities(void)
 {
@@ -231,8 +231,9 @@ static int link_up(int fd, unsigned index, unsigned flags, unsigned change, cons
 }
 
 /*
- * Takes the queue before the device away (`noqueue`): frames go straight into the TAP's own, so that there is one place where
- * one can be dropped, and the one counter that the waterfall reads. Which queue it would have been depends on the machine.
+ * Takes the queue before the device away (`noqueue`): frames go straight into the TAP's own, so
+ * that there is one place where one can be dropped, and the one counter that the waterfall reads.
+ * Which queue it would have been depends on the machine.
  */
 static void queue_none(int fd, unsigned index)
 {
@@ -263,8 +264,9 @@ static int address_add(
 		request_add(&request, IFA_BROADCAST, broadcast, sizeof broadcast);
 	} else {
 		/*
-		 * A deprecated address works as any other, but a resolver sorts what is reached from it last (RFC 6724,
-		 * rule 3). So a name stands for the IPv4 address first, on every machine: raw speaks IPv4 only.
+		 * A deprecated address works as any other, but a resolver sorts what is reached
+		 * from it last (RFC 6724, rule 3). So a name stands for the IPv4 address first, on
+		 * every machine: raw speaks IPv4 only.
 		 */
 		struct ifa_cacheinfo life = {.ifa_prefered = 0, .ifa_valid = UINT32_MAX};
 		uint32_t flags = IFA_F_NODAD;
@@ -289,7 +291,10 @@ static int neighbour_add(
 	return request_send(fd, &request);
 }
 
-/* 224.0.0.0/4 leaves by the cable: without a route to it, sending to a group is "Network is unreachable". */
+/*
+ * 224.0.0.0/4 leaves by the cable: without a route to it, sending to a group is "Network is
+ * unreachable".
+ */
 static int multicast_route_add(int fd, unsigned index)
 {
 	static const uint8_t groups[4] = {224, 0, 0, 0};
@@ -309,8 +314,8 @@ static int multicast_route_add(int fd, unsigned index)
 }
 
 /*
- * What is the same on every machine. Where a setting does not exist, the kernel has not what it would switch off; the
- * congestion control is compiled in everywhere.
+ * What is the same on every machine. Where a setting does not exist, the kernel has not what it
+ * would switch off; the congestion control is compiled in everywhere.
  */
 static int settings_pin(struct host_failure *failure)
 {
@@ -323,7 +328,10 @@ static int settings_pin(struct host_failure *failure)
 		{"/proc/sys/net/ipv4/tcp_no_metrics_save", "1", true},
 		{"/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "0", false},
 		{"/proc/sys/net/ipv4/icmp_ratelimit", "0", true},
-		/* No type of ICMP message is counted against the limit for all destinations together. */
+		/*
+		 * No type of ICMP message is counted against the limit for all destinations
+		 * together.
+		 */
 		{"/proc/sys/net/ipv4/icmp_ratemask", "0", false},
 		{"/proc/sys/net/ipv6/icmp/ratelimit", "0", false},
 		{"/proc/sys/net/ipv6/icmp/ratemask", "\n", false},
@@ -351,8 +359,9 @@ static int settings_pin(struct host_failure *failure)
 }
 
 /*
- * Puts our names over /etc/hosts. The file lives in a memory file system that has no other name, so it ends with the
- * namespace; it is built where /proc is about to be mounted, a directory that is there on every machine.
+ * Puts our names over /etc/hosts. The file lives in a memory file system that has no other name, so
+ * it ends with the namespace; it is built where /proc is about to be mounted, a directory that is
+ * there on every machine.
  */
 static int names_mount(struct host_failure *failure)
 {
@@ -386,7 +395,10 @@ static int tap_open(struct host_failure *failure)
 	memset(&request, 0, sizeof request);
 	strcpy(request.ifr_name, DEVICE);
 	request.ifr_flags = IFF_TAP | IFF_NO_PI;
-	/* With no offload asked for, the kernel segments and sums before a frame gets here, as a cable would see it. */
+	/*
+	 * With no offload asked for, the kernel segments and sums before a frame gets here, as a
+	 * cable would see it.
+	 */
 	if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETOFFLOAD, 0) < 0) {
 		failed(failure, HOST_TAP, "make a TAP device");
 		close(fd);
@@ -435,7 +447,10 @@ static int network_start(
 	return 0;
 }
 
-/* In the new process: makes the host around it. Returns 0 with tap and netlink set, or -1 with failure filled. */
+/*
+ * In the new process: makes the host around it. Returns 0 with tap and netlink set, or -1 with
+ * failure filled.
+ */
 static int holder_build(enum host_id host, bool discovery, bool devices, int *tap, int *netlink,
 	struct host_failure *failure)
 {
@@ -452,7 +467,10 @@ static int holder_build(enum host_id host, bool discovery, bool devices, int *ta
 		return -1;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return failed(failure, HOST_PROC, "mount a fresh /proc");
-	/* The outer /sys tells of the machine's network; where a fresh one is not allowed (containers), it stays. */
+	/*
+	 * The outer /sys tells of the machine's network; where a fresh one is not allowed
+	 * (containers), it stays.
+	 */
 	mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	if (!devices)
 		return 0;
@@ -517,8 +535,9 @@ static int report_receive(int fd, struct host_failure *failure, int *tap, int *n
 }
 
 /*
- * The life of a holder. It keeps nothing of the wire's but the pidfd that tells of its end: no file, no terminal, no directory.
- * That pidfd was open before the fork, so an end that came early shows as well.
+ * The life of a holder. It keeps nothing of the wire's but the pidfd that tells of its end: no
+ * file, no terminal, no directory. That pidfd was open before the fork, so an end that came early
+ * shows as well.
  */
 static void holder_live(int wire_pidfd)
 {
@@ -650,8 +669,9 @@ void host_stop(struct hosts *hosts)
 		close_open(&hosts->netlink[i]);
 	}
 	/*
-	 * PID 1 is a zombie only when all others of the namespace are reaped. Those that are our children are reaped here;
-	 * one whose parent is elsewhere (`on --pid`) and stopped may keep us waiting, so there is an end to it.
+	 * PID 1 is a zombie only when all others of the namespace are reaped. Those that are our
+	 * children are reaped here; one whose parent is elsewhere (`on --pid`) and stopped may keep
+	 * us waiting, so there is an end to it.
 	 */
 	for (int tries = 0; tries < 200; tries++) {
 		pid_t pid;
@@ -794,7 +814,10 @@ int host_enter(pid_t holder, bool *other_pids, const char **what)
 		error = errno;
 		*what = "keep capabilities";
 	}
-	/* A new mount namespace means its root directory. Where the old place is out of reach, that is where we stay. */
+	/*
+	 * A new mount namespace means its root directory. Where the old place is out of reach, that
+	 * is where we stay.
+	 */
 	if (result == 0 && directory != NULL && chdir(directory) < 0 && chdir("/") < 0) {
 		result = -1;
 		error = errno;
@@ -906,7 +929,10 @@ void host_explain(const struct host_failure *failure, char reason[HOST_TEXT_BYTE
 	snprintf(remedy, HOST_TEXT_BYTES, "%s", command);
 }
 
-/* In a process of its own: starts and ends the hosts, and reports. Returns 0, or -1 with failure filled. */
+/*
+ * In a process of its own: starts and ends the hosts, and reports. Returns 0, or -1 with failure
+ * filled.
+ */
 static int check_start(bool devices, struct host_failure *failure)
 {
 	int pair[2];

@@ -1,8 +1,9 @@
 /*
- * The two hosts, and how to get into them. A host is a network, mount and UTS namespace that a process of ours holds open:
- * PID 1 of the wire's own PID namespace holds `server`, PID 2 holds `client`. PID 1 dies as soon as the wire is gone, however
- * it went, and the kernel then ends whatever is left in the namespace; the devices, mounts and names go with the last process.
- * It never sees a frame, a fate, or a command line.
+ * The two hosts, and how to get into them. A host is a network, mount and UTS namespace that a
+ * process of ours holds open: PID 1 of the wire's own PID namespace holds `server`, PID 2 holds
+ * `client`. PID 1 dies as soon as the wire is gone, however it went, and the kernel then ends
+ * whatever is left in the namespace; the devices, mounts and names go with the last process. It
+ * never sees a frame, a fate, or a command line.
  */
 #ifndef COMMON_WIRE_HOST_H
 #define COMMON_WIRE_HOST_H
@@ -48,11 +49,12 @@ enum {
 const char *host_name(enum host_id host);
 
 /*
- * Makes both hosts, with a link that is up. With `discovery` they ask for each other's hardware addresses (ARP, neighbour
- * discovery); without, they know them, and nothing leaves a host but what a program sent. The calling process moves into a
- * user namespace of its own unless it is privileged already, and what it forks from now on is born into the hosts' PID
- * namespace. `devices` false stops after the namespaces and /proc: for host_check(). Returns 0, or -1 with failure filled and
- * everything undone but the caller's own user namespace.
+ * Makes both hosts, with a link that is up. With `discovery` they ask for each other's hardware
+ * addresses (ARP, neighbour discovery); without, they know them, and nothing leaves a host but what
+ * a program sent. The calling process moves into a user namespace of its own unless it is
+ * privileged already, and what it forks from now on is born into the hosts' PID namespace.
+ * `devices` false stops after the namespaces and /proc: for host_check(). Returns 0, or -1 with
+ * failure filled and everything undone but the caller's own user namespace.
  */
 int host_start(struct hosts *hosts, bool discovery, bool devices, struct host_failure *failure);
 
@@ -63,9 +65,10 @@ void host_stop(struct hosts *hosts);
 int host_tx_dropped(const struct hosts *hosts, enum host_id host, uint64_t *dropped);
 
 /*
- * Moves the caller, which has one thread, into the host that process `holder` is in; `other_pids` tells that it was not yet
- * in the hosts' PID namespace, and that only children of the caller will be. Capabilities are kept across exec, and the
- * directory by its name. Returns 0, or -1 with errno and what failed in `what`.
+ * Moves the caller, which has one thread, into the host that process `holder` is in; `other_pids`
+ * tells that it was not yet in the hosts' PID namespace, and that only children of the caller will
+ * be. Capabilities are kept across exec, and the directory by its name. Returns 0, or -1 with errno
+ * and what failed in `what`.
  */
 int host_enter(pid_t holder, bool *other_pids, const char **what);
 

@@ -1,7 +1,7 @@
 /*
- * The wire's log: one CSV row for each packet, written when its fate is complete. It is buffered, and formats by hand: at
- * 200 000 packets a second there are 5 us for each. It never sees a device, and makes up nothing: a field that a packet does
- * not have is empty.
+ * The wire's log: one CSV row for each packet, written when its fate is complete. It is buffered,
+ * and formats by hand: at 200 000 packets a second there are 5 us for each. It never sees a device,
+ * and makes up nothing: a field that a packet does not have is empty.
  */
 #ifndef COMMON_WIRE_LOG_H
 #define COMMON_WIRE_LOG_H
@@ -26,8 +26,8 @@ struct log {
 void log_open(struct log *log, int fd);
 
 /*
- * One packet whose fate is complete. out_ns is when it left, or -1; `fate` is the word for what became of it; `copies`
- * went out besides the original.
+ * One packet whose fate is complete. out_ns is when it left, or -1; `fate` is the word for what
+ * became of it; `copies` went out besides the original.
  */
 void log_packet(struct log *log, enum fate_direction direction, const struct queue_record *record,
 	const char *fate, int64_t out_ns, unsigned copies, bool reordered);

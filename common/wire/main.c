@@ -1,6 +1,7 @@
 /*
- * wire: two hosts and the cable between them. One thread reads each host's frames, asks fate.h what becomes of them, keeps them
- * in queue.h until they are due, and hands them to the other host. It sleeps when nothing is due.
+ * wire: two hosts and the cable between them. One thread reads each host's frames, asks fate.h what
+ * becomes of them, keeps them in queue.h until they are due, and hands them to the other host. It
+ * sleeps when nothing is due.
  */
 #include <err.h>
 #include <errno.h>
@@ -157,7 +158,10 @@ static enum pcapng_end end_of(enum host_id host)
 	return host == HOST_CLIENT ? PCAPNG_CLIENT : PCAPNG_SERVER;
 }
 
-/* A write to a TAP takes a whole frame or nothing. What a host does not take (its device is down, the frame is odd) is lost. */
+/*
+ * A write to a TAP takes a whole frame or nothing. What a host does not take (its device is down,
+ * the frame is odd) is lost.
+ */
 static bool hand_over(struct cable *cable, enum host_id host, const uint8_t *bytes, size_t length)
 {
 	ssize_t n;
@@ -181,7 +185,10 @@ static void packet_died(struct cable *cable, struct direction *direction,
 		failed ? "failed" : fate_result_name(record->fate.result), -1, 0, false);
 }
 
-/* The packet is due: corrupts what is to be, hands it over with its copies, and accounts for it. `bytes` may be changed. */
+/*
+ * The packet is due: corrupts what is to be, hands it over with its copies, and accounts for it.
+ * `bytes` may be changed.
+ */
 static void packet_leaves(struct cable *cable, struct direction *direction,
 	const struct queue_record *record, uint8_t *bytes, int64_t due_ns)
 {
@@ -219,7 +226,10 @@ static void packet_leaves(struct cable *cable, struct direction *direction,
 				    : NULL);
 }
 
-/* A firewall that rejects answers in the destination's name. The answer is the wire's own: no fate, no row. */
+/*
+ * A firewall that rejects answers in the destination's name. The answer is the wire's own: no fate,
+ * no row.
+ */
 static void packet_answer(struct cable *cable, struct direction *direction,
 	const struct queue_record *record, const uint8_t *bytes)
 {
@@ -280,7 +290,10 @@ static int64_t next_due(const struct cable *cable)
 	return up < down ? up : down;
 }
 
-/* Delivers what is due, in the order of the due times over both directions, a batch at most. Returns how many. */
+/*
+ * Delivers what is due, in the order of the due times over both directions, a batch at most.
+ * Returns how many.
+ */
 static int deliver(struct cable *cable)
 {
 	int delivered = 0;
@@ -305,7 +318,10 @@ static int deliver(struct cable *cable)
 	return delivered;
 }
 
-/* Takes what a host has sent, a batch at most, and stops for what comes due meanwhile. Returns how many. */
+/*
+ * Takes what a host has sent, a batch at most, and stops for what comes due meanwhile. Returns how
+ * many.
+ */
 static int take(struct cable *cable, struct direction *direction)
 {
 	static uint8_t bytes[FRAME_BYTES];
@@ -319,7 +335,10 @@ static int take(struct cable *cable, struct direction *direction)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN && errno != ENOMEM && errno != ENOBUFS) {
-			/* EBADFD: a program on the host has deleted the device. A cable that is unplugged stays a cable. */
+			/*
+			 * EBADFD: a program on the host has deleted the device. A cable that is
+			 * unplugged stays a cable.
+			 */
 			warn("%s's end is unplugged", host_name(direction->from));
 			direction->unplugged = true;
 		}
@@ -338,8 +357,8 @@ static int take(struct cable *cable, struct direction *direction)
 }
 
 /*
- * Takes all that was sent up to now, so that an order counts for what is sent from then on. Under a flood there is no end to
- * it; but what was there when it began is no more than a TAP holds.
+ * Takes all that was sent up to now, so that an order counts for what is sent from then on. Under a
+ * flood there is no end to it; but what was there when it began is no more than a TAP holds.
  */
 static void catch_up(struct cable *cable)
 {
@@ -588,7 +607,10 @@ static void order_obey(struct control *control, char *line)
 			     "or quit");
 }
 
-/* Obeys the whole lines that are there; a drain holds up those behind it, so that answers keep the order. */
+/*
+ * Obeys the whole lines that are there; a drain holds up those behind it, so that answers keep the
+ * order.
+ */
 static void orders_obey(struct control *control)
 {
 	while (!control->ended && !control->draining) {
@@ -627,7 +649,10 @@ static void orders_read(struct control *control)
 	orders_obey(control);
 }
 
-/* Frames that were read before the drain was ordered are through, and so is what they called forth so far. */
+/*
+ * Frames that were read before the drain was ordered are through, and so is what they called forth
+ * so far.
+ */
 static void drain_look(struct control *control)
 {
 	const struct direction *direction = control->cable->direction;
@@ -724,7 +749,10 @@ static int command_start(struct control *control, char **command)
 	return 0;
 }
 
-/* The command was stopped, by Ctrl-Z as a rule: we stop as well, so that the shell that started us takes over. */
+/*
+ * The command was stopped, by Ctrl-Z as a rule: we stop as well, so that the shell that started us
+ * takes over.
+ */
 static void command_stopped(struct control *control)
 {
 	if (!control->terminal || getpgrp() == getsid(0))
@@ -763,7 +791,10 @@ static void children_look(struct control *control)
 	}
 }
 
-/* A signal to the wire goes to its command, which then has a moment to end by itself; a second one ends all at once. */
+/*
+ * A signal to the wire goes to its command, which then has a moment to end by itself; a second one
+ * ends all at once.
+ */
 static void signal_end(struct control *control, int number)
 {
 	if (control->command > 0 && control->kill_ns == INT64_MAX) {
@@ -810,7 +841,9 @@ static void watch(struct control *control, bool look)
 	struct timespec timeout = {0};
 	struct timespec *until = &timeout;
 
-	/* A negative descriptor is not watched; an unplugged TAP would report its error for ever. */
+	/*
+	 * A negative descriptor is not watched; an unplugged TAP would report its error for ever.
+	 */
 	if (cable->direction[FATE_UP].unplugged)
 		fds[WATCH_CLIENT].fd = -1;
 	if (cable->direction[FATE_DOWN].unplugged)
@@ -893,7 +926,10 @@ static void parse_options(struct settings *settings, int argc, char **argv)
 
 	settings->seed = 1;
 	opterr = 0;
-	/* "+": what is behind the command's name is the command's. ":": say which of the two mistakes it was. */
+	/*
+	 * "+": what is behind the command's name is the command's. ":": say which of the two
+	 * mistakes it was.
+	 */
 	while ((letter = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
 		switch (letter) {
 		case 'l':
@@ -963,7 +999,10 @@ static int open_output(const char *option, const char *path)
 	return fd;
 }
 
-/* Returns a pidfd of the parent, or -1 where there is none to see. Exits when it went before it could be watched. */
+/*
+ * Returns a pidfd of the parent, or -1 where there is none to see. Exits when it went before it
+ * could be watched.
+ */
 static int watch_parent(void)
 {
 	pid_t parent = getppid();
@@ -1038,7 +1077,10 @@ static int outputs_close(struct cable *cable, const struct settings *settings)
 	return result;
 }
 
-/* Wakes to the microsecond, and before others where that is allowed. Not for those who were started before. */
+/*
+ * Wakes to the microsecond, and before others where that is allowed. Not for those who were started
+ * before.
+ */
 static void be_punctual(void)
 {
 	prctl(PR_SET_TIMERSLACK, 1UL);
@@ -1059,8 +1101,8 @@ static void announce(struct cable *cable)
 }
 
 /*
- * Ends without the handlers of exit(). A sanitizer has one that forks, and what we fork is born into the hosts' PID namespace,
- * where nothing can live any more.
+ * Ends without the handlers of exit(). A sanitizer has one that forks, and what we fork is born
+ * into the hosts' PID namespace, where nothing can live any more.
  */
 static _Noreturn void finish(int status)
 {

@@ -1,6 +1,6 @@
 /*
- * Runs a command on a host of a wire: `on server CMD` from a shell that the wire started, `on --pid PID CMD` from outside,
- * with the PID of the host's holder that the wire told when it was ready.
+ * Runs a command on a host of a wire: `on server CMD` from a shell that the wire started, `on --pid
+ * PID CMD` from outside, with the PID of the host's holder that the wire told when it was ready.
  */
 #include <err.h>
 #include <errno.h>
@@ -34,7 +34,10 @@ static void run(char **command)
 	_exit(status);
 }
 
-/* Inside a wire PID 1 holds `server`, and PID 2 `client`; /proc tells whether they are what they should be. */
+/*
+ * Inside a wire PID 1 holds `server`, and PID 2 `client`; /proc tells whether they are what they
+ * should be.
+ */
 static pid_t holder_of(const char *name)
 {
 	enum host_id host = strcmp(name, host_name(HOST_CLIENT)) == 0 ? HOST_CLIENT : HOST_SERVER;
@@ -65,7 +68,10 @@ static pid_t parse_pid(const char *text)
 	return (pid_t)pid;
 }
 
-/* In the child: dies with `on`, whose pidfd was open before the fork, so that an end before prctl() is seen as well. */
+/*
+ * In the child: dies with `on`, whose pidfd was open before the fork, so that an end before prctl()
+ * is seen as well.
+ */
 static void child(char **command, int on_pidfd, const sigset_t *mask)
 {
 	struct pollfd parent = {.fd = on_pidfd, .events = POLLIN};
@@ -154,6 +160,9 @@ int main(int argc, char **argv)
 	}
 	if (pid == 0)
 		child(command, self, &before);
-	/* Without the handlers of exit(): a sanitizer has one that forks, and it would fork into the host. */
+	/*
+	 * Without the handlers of exit(): a sanitizer has one that forks, and it would fork into
+	 * the host.
+	 */
 	_exit(wait_for(pid, &signals));
 }

@@ -1,7 +1,8 @@
 /*
- * The wire's capture (pcapng, draft-ietf-opsawg-pcapng): two interfaces, the client's end and the server's, with nanoseconds.
- * A packet shows at the end where it enters and, if it gets through, at the end where it leaves, both with the same
- * epb_packetid. What became of it, if that cannot be seen, stands in its comment. It never sees a device or a clock.
+ * The wire's capture (pcapng, draft-ietf-opsawg-pcapng): two interfaces, the client's end and the
+ * server's, with nanoseconds. A packet shows at the end where it enters and, if it gets through, at
+ * the end where it leaves, both with the same epb_packetid. What became of it, if that cannot be
+ * seen, stands in its comment. It never sees a device or a clock.
  */
 #ifndef COMMON_WIRE_PCAPNG_H
 #define COMMON_WIRE_PCAPNG_H
@@ -27,7 +28,10 @@ struct pcapng {
 	char buffer[PCAPNG_BUFFER_BYTES];
 };
 
-/* Writes the blocks at the start. realtime_offset_ns is what to add to a time for the wall clock's; the capture closes fd. */
+/*
+ * Writes the blocks at the start. realtime_offset_ns is what to add to a time for the wall clock's;
+ * the capture closes fd.
+ */
 void pcapng_open(struct pcapng *pcapng, int fd, int64_t realtime_offset_ns, const char *comment);
 
 /* One packet at one end; `comment` may be NULL or "". */

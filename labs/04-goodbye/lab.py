@@ -66,8 +66,11 @@ class Goodbye:
         return self.record.ladder(self.client_port, self.server_port, since_ns=since_ns)
 
     def ending(self):
-        """From the client's close() on."""
-        return self.ladder(self.calls("client", "close")[0].called_ns)
+        """From the client's close() on, without what had still to be acknowledged."""
+        ladder = self.ladder(self.calls("client", "close")[0].called_ns)
+        first = self.segments[0].in_ns if self.segments else 0
+        ladder.packets = [packet for packet in ladder.packets if packet.left_ns >= first]
+        return ladder
 
     def long_enough(self):
         """States that pass too quickly are not claimed to be seen."""

@@ -99,7 +99,8 @@ int main(int argc, char **argv)
 	interval_us = strtol(argv[2], NULL, 10);
 	count = strtol(argv[3], NULL, 10);
 	if (interval_us < 1 || count < 100)
-		errx(2, "bare sleeper: allowed is an interval of at least 1 us and a count of at least 100");
+		errx(2, "bare sleeper: allowed is an interval of at least 1 us and a count of at "
+			"least 100");
 	sleeper(interval_us * 1000, (size_t)count);
 	return 0;
 }

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 from contextlib import contextmanager
+from datetime import datetime, timezone
 
 import pytest
 
@@ -235,7 +236,7 @@ class Lab:
         self.charts.append({"file": path.name, "caption": caption})
 
     def ladder(self, name, ladder, caption="", shown=False):
-        """Keeps a ladder as NAME.txt and NAME.svg, and on the page; `shown`: in the terminal too."""
+        """Keeps a ladder as NAME.txt and NAME.svg, and on the page; `shown`: on the screen too."""
         words = f"{caption} ({self.question})"
         self.chart(name, ladders.svg(ladder, name, words), caption)
         (self.folder / f"{name}.txt").write_text(ladders.text(ladder) + "\n")
@@ -283,14 +284,15 @@ class Lab:
         }
 
     def write(self):
-        """Writes report.json and the page."""
+        """Writes report.json, the page, and the list of all labs."""
         from harness import page
 
         self.begin()
         report = self.report()
+        report["ended"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         text = json.dumps(report, indent=1, default=str, allow_nan=False)
         (self.folder / "report.json").write_text(text + "\n")
-        (self.folder / "index.html").write_text(page.page(self, report))
+        page.leave(self, report)
         return report
 
 

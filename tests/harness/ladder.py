@@ -356,7 +356,8 @@ def marks(ladder):
             found.append(Mark(packet.arrived_ns, OTHER[packet.side], "arrive", packet, ""))
     end = float("inf")
     if ladder.until_ns is not None:
-        end = max([ladder.until_ns, *(mark.ns for mark in found)])
+        # A call that returns with what arrives last still belongs to it.
+        end = max([ladder.until_ns, *(mark.ns for mark in found)]) + unit / 8
     for side, call in ladder.calls:
         start = max(call.called_ns, ladder.zero_ns)
         between = any(
@@ -460,10 +461,9 @@ def _rows_of(ladder):
     """{id of a mark: row}, the marks, {row: its time}, the cuts {row: ns left out}, rows."""
     places, times, cuts = {}, {}, {}
     unit, row, last, busy_until = _unit(ladder), -1, None, -1
-    all_marks = marks(ladder)
+    all_marks, before = marks(ladder), None
     for mark in all_marks:
-        beside = mark.kind == "state" and mark.what.packet is not None
-        if beside and last is not None and mark.ns == last:
+        if mark.kind == "state" and before is not None and mark.what.packet is before.what:
             # On its packet's own row: there is nothing else in that gutter.
             places[id(mark)] = row
             continue
@@ -480,7 +480,7 @@ def _rows_of(ladder):
             busy_until = row + (2 if mark.what.arrived_ns is None else 1)
         places[id(mark)] = row
         times[row] = mark.ns
-        last = mark.ns
+        last, before = mark.ns, mark
     return places, all_marks, times, cuts, max(row, busy_until) + 1
 
 

@@ -24,7 +24,7 @@ STYLE = """
 --green:#00805c;--purple:#a3477c;--amber:#9a6a00;background:var(--paper);color:var(--ink);
 font:12.5px system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
 max-width:100%;height:auto}
-@media (prefers-color-scheme:dark){.chart{--ink:#e8ebee;--soft:#a3adb7;--grid:#2c343b;
+@media screen and (prefers-color-scheme:dark){.chart{--ink:#e8ebee;--soft:#a3adb7;--grid:#2c343b;
 --paper:#15191d;--blue:#56b4e9;--red:#f0803c;--green:#2fc49a;--purple:#df93bb;--amber:#e6b422}}
 .chart text{fill:var(--ink)}.chart .soft{fill:var(--soft)}.chart .name{font-weight:650}
 .chart .grid{stroke:var(--grid);stroke-width:1}

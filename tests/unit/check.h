@@ -1,6 +1,7 @@
 /*
- * The smallest test bench: CHECK says where and what when a condition does not hold, and the program's exit status
- * says whether any did not. A unit test is one C program; tests/test_unit.py runs them all.
+ * The smallest test bench: CHECK says where and what when a condition does not hold, and the
+ * program's exit status says whether any did not. A unit test is one C program; tests/test_unit.py
+ * runs them all.
  */
 #ifndef TESTS_UNIT_CHECK_H
 #define TESTS_UNIT_CHECK_H

@@ -77,7 +77,10 @@ static void what_is_written_is_read(void)
 	}
 }
 
-/* No single flipped bit goes unnoticed: in the magic it makes an alien, anywhere else a corrupt message. */
+/*
+ * No single flipped bit goes unnoticed: in the magic it makes an alien, anywhere else a corrupt
+ * message.
+ */
 static void every_flipped_bit_shows(void)
 {
 	struct message m = sample(64), back;

@@ -53,7 +53,10 @@ static void sizes_and_numbers(void)
 	CHECK(!options_number("18446744073709551616", 0, UINT64_MAX, &n));
 }
 
-/* Parses in a child, because a usage error exits. Returns the exit status; what it says goes nowhere. */
+/*
+ * Parses in a child, because a usage error exits. Returns the exit status; what it says goes
+ * nowhere.
+ */
 static int parse_status(const char *accepts, char **argv)
 {
 	struct options o = {.flows = 1};

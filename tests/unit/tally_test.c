@@ -1,4 +1,7 @@
-/* tally: the known answers of the RFCs' own examples, and what a hostile or unlucky sender can do to an account. */
+/*
+ * tally: the known answers of the RFCs' own examples, and what a hostile or unlucky sender can do
+ * to an account.
+ */
 #include "common/tally.h"
 #include "tests/unit/check.h"
 
@@ -16,7 +19,10 @@ static bool same(double got, double wanted)
 	return fabs(got - wanted) <= 1e-9 * fabs(wanted);
 }
 
-/* A flow that sends one of 100 bytes every 20 ms, and whose arrivals are 10 ms apart in the order that is given. */
+/*
+ * A flow that sends one of 100 bytes every 20 ms, and whose arrivals are 10 ms apart in the order
+ * that is given.
+ */
 static struct tally *arrive_in(uint64_t expected, const uint64_t *seqs, size_t n)
 {
 	struct tally *t = tally_new(expected, -1);
@@ -162,7 +168,10 @@ static void test_density(void)
 	account_free(&a);
 	tally_free(t);
 
-	/* 1 comes five places late: within DT 4 all are displaced, beyond DT 2 it is lost and none is. */
+	/*
+	 * 1 comes five places late: within DT 4 all are displaced, beyond DT 2 it is lost and none
+	 * is.
+	 */
 	t = arrive_in(0, (const uint64_t[]){0, 2, 3, 4, 5, 1}, 6);
 	tally_set_threshold(t, 4);
 	tally_account(&t, 1, &a);
@@ -253,7 +262,9 @@ static void test_loss(void)
 	account_free(&a);
 }
 
-/* Nearest rank: of 1007 samples 1 to 1007 the p50 is the 504th, the first that half are not above. */
+/*
+ * Nearest rank: of 1007 samples 1 to 1007 the p50 is the 504th, the first that half are not above.
+ */
 static void test_percentiles(void)
 {
 	struct tally *t = tally_new(1007, -1);
@@ -326,7 +337,10 @@ static enum tally_verdict add(struct tally *t, uint64_t seq, int64_t sent_ns, in
 	return tally_add(t, &a);
 }
 
-/* What comes after the waiting time is lost, whichever copy it is; what comes at its very end is not. */
+/*
+ * What comes after the waiting time is lost, whichever copy it is; what comes at its very end is
+ * not.
+ */
 static void test_late(void)
 {
 	struct tally *t = tally_new(4, 10 * MS);
@@ -392,7 +406,9 @@ static void test_nothing(void)
 	tally_free(t);
 }
 
-/* Two clocks: no delay, and above all none below zero; but differences of delays are what they are. */
+/*
+ * Two clocks: no delay, and above all none below zero; but differences of delays are what they are.
+ */
 static void test_two_clocks(void)
 {
 	struct tally *t = tally_new(3, MS);
@@ -415,7 +431,10 @@ static void test_two_clocks(void)
 	account_free(&a);
 	tally_free(t);
 
-	/* One clock, it says, and a message that came before it was sent: nobody's delay is to be believed. */
+	/*
+	 * One clock, it says, and a message that came before it was sent: nobody's delay is to be
+	 * believed.
+	 */
 	t = tally_new(0, -1);
 	CHECK_EQ(add(t, 0, 5, 10), TALLY_FIRST);
 	CHECK_EQ(add(t, 1, 12, 11), TALLY_FIRST);
@@ -484,7 +503,10 @@ static void test_forged_numbers_are_cheap(void)
 	tally_free(t);
 }
 
-/* CPU time for an account of n messages that arrive last first: the worst order for whoever looks back. */
+/*
+ * CPU time for an account of n messages that arrive last first: the worst order for whoever looks
+ * back.
+ */
 static double backwards(uint64_t n)
 {
 	struct tally *t = tally_new(n, -1);
