@@ -167,9 +167,10 @@ def late(lab, wire):
         wire.drain()
         server.must(f"accept {listener}")
         wire.drain()
+    fetched = [call.returned_ns for call in record.calls["server"] if call.call == "accept"]
     lab.ladder(
         "late",
-        record.ladder(client_port, port),
+        record.ladder(client_port, port, until_ns=fetched[0]),
         "The server's program calls accept() long after the connection is there.",
     )
     return record, client_port, port

@@ -632,12 +632,7 @@ def _arrow(packet, y, end_y, ladder):
     out.append(
         f'<path class="arrow" d="M{number(start)} {number(y)}L{number(goal)} {number(end_y)}"/>'
     )
-    if lost:
-        out.append(
-            f'<path class="cross" d="M{number(goal - 5)} {number(end_y - 5)}l10 10'
-            f'm0-10l-10 10"/>'
-        )
-    else:
+    if not lost:
         # The head points along the arrow.
         back, half = 8, 3.4
         bx, by = goal - way * back, end_y - slope * back
@@ -655,6 +650,11 @@ def _arrow(packet, y, end_y, ladder):
     out.append(f'<text class="halo" {spot} y="-3.5">{escape(words)}</text>')
     if packet.numbers:
         out.append(f'<text class="mono small halo" {spot} y="9.5">{escape(packet.numbers)}</text>')
+    if lost:
+        out.append(
+            f'<path class="cross" d="M{number(goal - 5)} {number(end_y - 5)}l10 10'
+            f'm0-10l-10 10"/>'
+        )
     out.append("</g>")
     return "".join(out)
 
