@@ -332,10 +332,11 @@ def test_svg(made):
 def test_svg_keeps_its_place(made):
     """Every text stands on the paper."""
     root = ElementTree.fromstring(ladder.svg(made, "one", "title"))
-    height = float(root.get("height"))
+    left, _, width, height = map(float, root.get("viewBox").split())
     for each in root.iter("{http://www.w3.org/2000/svg}text"):
         if each.get("transform") is None:
-            assert 0 <= float(each.get("x")) <= ladder.WIDTH and 0 <= float(each.get("y")) <= height
+            assert left <= float(each.get("x")) <= left + width
+            assert 0 <= float(each.get("y")) <= height
 
 
 def test_read_calls(tmp_path):

@@ -121,9 +121,11 @@ def test_python_without_pytest(goal):
 
 @pytest.fixture
 def copy(tmp_path):
-    """The tree, with nothing built."""
-    ignore = shutil.ignore_patterns("build", ".git", "__pycache__")
-    shutil.copytree(tree.ROOT, tmp_path / "tree", ignore=ignore)
+    """What make needs of the tree, with nothing built; by name: tmp_path may lie in the tree."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("common", "tcp", "udp", "raw", "labs", "tests"):
+        shutil.copytree(tree.ROOT / name, tmp_path / "tree" / name, ignore=ignore)
+    shutil.copy(tree.ROOT / "Makefile", tmp_path / "tree")
     return tmp_path / "tree"
 
 

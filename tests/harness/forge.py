@@ -57,6 +57,14 @@ def message(kind=REQUEST, seq=0, run=1, index=0, length=HEADER_BYTES, **odd):
     return data[:20] + struct.pack(">I", crc32c(data)) + data[24:]
 
 
+def reply_to(request, run=None):
+    """The reply to a request: its own bytes, but for kind and CRC (and another run, if told)."""
+    flow = request[12:14] if run is None else struct.pack(">H", run)
+    data = request[:12] + flow + request[14:17] + bytes([REPLY]) + request[18:20] + bytes(4)
+    data += request[24:]
+    return data[:20] + struct.pack(">I", crc32c(data)) + data[24:]
+
+
 def flipped(data, bit=-1):
     """The same bytes with one bit changed: what a link does that corrupts."""
     bit %= len(data) * 8

@@ -551,9 +551,10 @@ def text(ladder, utf8=True):
 
 WIDTH = 480
 X = {"client": 146, "server": 352}
+LETTER, TIMES = 5.8, 44  # widths: of a letter of a label, of the column of times
 SCALE = 84  # for a packet's usual way
-STEP_TEXT, STEP_PACKET, STEP_TURN = 14, 29, 12
-LOST = 46  # how far down a lost packet gets
+STEP_TEXT, STEP_PACKET, STEP_TURN = 14, 33, 12
+LOST = 40  # how far down a lost packet gets, in the middle; as far again for its reason
 
 LADDER_STYLE = """
 .ladder text{font-size:10.5px}.ladder .mono{font-family:ui-monospace,Menlo,Consolas,monospace;
@@ -601,7 +602,7 @@ def _heights(ladder, all_marks):
             y = max(y, left_y[side] + STEP_PACKET, came_y[side] + STEP_TURN, lost_y)
             left_y[side] = y
             if mark.what.arrived_ns is None:
-                lost_y = y + LOST + STEP_TURN
+                lost_y = y + 2 * LOST + STEP_TURN
         elif mark.kind == "arrive":
             y = max(y, came_y[side] + STEP_PACKET)
             came_y[side] = y
@@ -619,7 +620,7 @@ def _arrow(packet, y, end_y, ladder):
     lost = packet.arrived_ns is None
     start, goal = X[packet.side], X[OTHER[packet.side]]
     if lost:
-        goal = start + (goal - start) * 0.62
+        goal = (start + goal) / 2
     way = 1 if right else -1
     slope = (end_y - y) / abs(goal - start)
     title = f"{packet.head} {packet.numbers}, sent at {ladder.ms(packet.left_ns):.3f} ms"
@@ -641,16 +642,24 @@ def _arrow(packet, y, end_y, ladder):
             f"L{number(bx + slope * half * way)} "
             f'{number(by - half)}L{number(bx - slope * half * way)} {number(by + half)}Z"/>'
         )
-    # Words along the arrow, from the sender's end: above it what it is, below it its numbers.
+    # Words along the arrow, from the sender's end: above it what it is, below it its numbers; a
+    # lost packet's stay short of the cross, and behind that stands the reason.
     angle = max(-40.0, min(40.0, _degrees(slope))) * way
     anchor = "start" if right else "end"
     spot = f'transform="translate({number(start + way * 9)} {number(y + slope * 9)}) '
     spot += f'rotate({number(angle)})" text-anchor="{anchor}"'
-    words = packet.head + (f": {packet.reason}" if lost else "")
-    out.append(f'<text class="halo" {spot} y="-3.5">{escape(words)}</text>')
-    if packet.numbers:
-        out.append(f'<text class="mono small halo" {spot} y="9.5">{escape(packet.numbers)}</text>')
+    heads, lines = [packet.head], [packet.numbers]
     if lost:
+        heads = packet.head.split(", ")[::-1] if len(packet.head) > 18 else heads
+        lines = packet.numbers.replace(" ack", "\nack").split("\n")
+    for n, words in enumerate(heads):
+        out.append(f'<text class="halo" {spot} y="{number(-3.5 - 11 * n)}">{escape(words)}</text>')
+    for n, words in enumerate(lines if packet.numbers else []):
+        style, below = "mono small halo", number(9.5 + 9.5 * n)
+        out.append(f'<text class="{style}" {spot} y="{below}">{escape(words)}</text>')
+    if lost:
+        x = number(way * (abs(goal - start) * (1 + slope**2) ** 0.5))
+        out.append(f'<text class="small halo" {spot} x="{x}" y="3">{escape(packet.reason)}</text>')
         out.append(
             f'<path class="cross" d="M{number(goal - 5)} {number(end_y - 5)}l10 10'
             f'm0-10l-10 10"/>'
@@ -666,9 +675,15 @@ def _degrees(slope):
 
 
 def svg(ladder, name, title):
-    """The ladder as an SVG document of its own, 480 units wide, in the charts' style."""
+    """The ladder as an SVG document in the charts' style, 480 units wide or as its labels need."""
     all_marks = marks(ladder)
     places, cuts, height = _heights(ladder, all_marks)
+    # The labels stand outside of the two lines, and the times outside of the labels.
+    need = {side: 14 for side in SIDES}
+    for each in all_marks:
+        need[each.side] = max(need[each.side], 14 + LETTER * len(each.label))
+    left = min(0, round(X["client"] - need["client"] - TIMES))
+    width = max(WIDTH, round(X["server"] + need["server"] + 4)) - left
     top = 46
     y_of = {key: top + value for key, value in places.items()}
     foot = top + height + 24
@@ -729,7 +744,7 @@ def svg(ladder, name, title):
         if not ticks or y - ticks[-1][0] >= 13:
             ticks.append((y, f"{ladder.ms(mark.ns):.1f}"))
     for y, words in ticks:
-        labels.append(f'<text class="soft" x="4" y="{number(y + 3.5)}">{words}</text>')
+        labels.append(f'<text class="soft" x="{left + 4}" y="{number(y + 3.5)}">{words}</text>')
     for y, gap in cuts:
         at = top + y
         for side in SIDES:
@@ -739,19 +754,19 @@ def svg(ladder, name, title):
                 f'{number(at + 6)}l14-4"/>'
             )
         labels.append(
-            f'<text class="soft" x="4" y="{number(at + 3.5)}">⋮ {gap / 1e6:.0f} ms</text>'
+            f'<text class="soft" x="{left + 4}" y="{number(at + 3.5)}">⋮ {gap / 1e6:.0f} ms</text>'
         )
     words = " ".join(sentences(ladder))
     height = foot + 10
     return (
-        f'<svg class="chart ladder" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} '
-        f'{number(height)}" width="{WIDTH}" height="{number(height)}" role="img" '
+        f'<svg class="chart ladder" xmlns="http://www.w3.org/2000/svg" viewBox="{left} 0 {width} '
+        f'{number(height)}" width="{width}" height="{number(height)}" role="img" '
         f'aria-labelledby="{name}-title {name}-words">'
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-words">{escape(words)}</desc>'
         f"<style>{STYLE}{LADDER_STYLE}</style>"
-        f'<rect width="100%" height="100%" style="fill:var(--paper)"/>'
-        f'<text class="soft" x="4" y="{top - 14}">ms</text>'
+        f'<rect x="{left}" width="100%" height="100%" style="fill:var(--paper)"/>'
+        f'<text class="soft" x="{left + 4}" y="{top - 14}">ms</text>'
         + "".join(behind + front + labels)
         + "</svg>\n"
     )

@@ -46,13 +46,15 @@ footer{margin-top:3rem;border-top:1px solid var(--line);padding-top:.6rem}
 .holds{--mark:var(--good)}.fails,.error{--mark:var(--bad)}.inconclusive,.skipped{--mark:var(--open)}
 .none{--mark:var(--soft)}.verdict,.reason{color:var(--mark)}.verdict{font-weight:600}
 .sign{display:inline-block;min-width:1.2em}
-.scroll{overflow-x:auto;max-width:100%}
+.scroll{position:relative;overflow-x:auto;max-width:100%}
+.scroll pre{display:inline-block;min-width:100%;max-width:none;margin:0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:.92rem;padding-bottom:.3rem}
 th,td{padding:.35rem 1rem .35rem 0;text-align:left;border-bottom:1px solid var(--line);
 vertical-align:top}
 thead th{vertical-align:bottom;white-space:pre;line-height:1.3}th{font-weight:600}
-.number{text-align:right;white-space:nowrap}tbody th{min-width:3.5rem}td.text{min-width:9rem}
+.number{text-align:right}td.number,td.word{white-space:nowrap}
+tbody th{min-width:3.5rem}tbody th.text{min-width:8.5rem}td.text{min-width:9rem}
 ol.claims,ol.labs{list-style:none;padding:0;margin:0}
 ol.claims>li,ol.labs>li{padding:.8rem 0;border-bottom:1px solid var(--line)}
 ol.claims p,ol.labs p{margin:0}
@@ -60,15 +62,15 @@ ol.claims p,ol.labs p{margin:0}
 .figures{display:flex;flex-wrap:wrap;gap:.15rem 1.5rem;margin:.35rem 0 0;font-size:.9rem}
 .figures div{display:flex;flex-wrap:wrap;gap:0 .45rem}.figures dd{margin:0;overflow-wrap:anywhere;
 font-variant-numeric:tabular-nums}
-@media (min-width:44rem){ol.claims>li{display:grid;grid-template-columns:8.5rem 1fr;gap:0 1rem}
+@media (min-width:40rem){ol.claims>li{display:grid;grid-template-columns:8.5rem 1fr;gap:0 1rem}
 ol.claims>li>*{grid-column:2}ol.claims>li>.verdict{grid-column:1;grid-row:1}
 ol.labs>li{display:grid;grid-template-columns:3rem 1fr 17rem;gap:0 1rem}
-ol.labs>li>.number{text-align:left}ol.labs>li>ul{grid-column:2/4}}
+ol.labs>li>ul{grid-column:2/4}}
 ol.labs h2{font-size:1.05rem;margin:0}ol.labs ul{margin:.4rem 0 0;padding-left:1.2rem;
 font-size:.92rem}
 figure{margin:1.4rem 0}
 figure .scroll{border:1px solid var(--line);border-radius:6px;max-width:46rem}
-figure svg{display:block;width:100%;min-width:30rem;height:auto}
+figure svg{display:block;width:100%;height:auto}
 figcaption{max-width:46rem;font-size:.92rem;margin-top:.4rem}
 pre,code{font-family:ui-monospace,"Cascadia Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
 pre{background:var(--code);padding:.7rem .9rem;border-radius:6px;font-size:.86rem;line-height:1.5;
@@ -81,9 +83,12 @@ ul.files li{break-inside:avoid;overflow-wrap:anywhere;padding:.12rem 0}
 @media print{:root{color-scheme:light}@page{margin:14mm}body{max-width:none;padding:0;
 font-size:10.5pt}nav,.skip{display:none}footer{border:0;margin:0}.scroll{overflow:visible}
 figure,li,tr,pre.again{break-inside:avoid}h2,summary,caption,thead{break-after:avoid}
-figure .scroll{max-width:none}figure svg{min-width:0;max-width:44rem;max-height:225mm;margin:auto}
+figure .scroll{max-width:none}figure svg{
+min-width:0!important;max-width:44rem;max-height:225mm;margin:auto}
 table{font-size:.85em}thead th{white-space:pre-line}th,td{padding-right:.7rem}
-td.text{min-width:0}pre{white-space:pre-wrap;border:1px solid var(--line);font-size:8pt}
+td.text,tbody th.text{min-width:0}
+td.number,td.word{white-space:normal}
+pre{white-space:pre-wrap;border:1px solid var(--line);font-size:8pt}
 a{color:inherit;text-decoration:none}}
 """.strip()
 
@@ -101,6 +106,7 @@ NO_SIGN = "·"
 _STYLE = re.compile(r"<style>(.*?)</style>", re.S)
 _FIGURE = re.compile(r"^[<>~≤≥+-]?\s?[0-9]")
 GUIDE = "guide.txt"
+SHORT = 14  # letters that need no second line in a table
 
 
 def _sign(outcome):
@@ -119,9 +125,8 @@ def result(report):
         return "none", WORDS["none"]
     if count["holds"] == len(claims):
         return "holds", f"all {len(claims)} claims hold" if len(claims) > 1 else "its claim holds"
-    outcome = next(
-        each for each in ("fails", "error", "holds", "inconclusive", "skipped") if count[each]
-    )
+    order = ("fails", "error", "holds", "inconclusive", "skipped")
+    outcome = next(each for each in order if count[each])
     if count[outcome] == len(claims) and outcome in ("inconclusive", "skipped"):
         return outcome, f"{WORDS[outcome]}: no claim could be told here"
     parts = [f"{n} {(WORDS if n == 1 else MANY)[each]}" for each, n in count.items() if n]
@@ -165,14 +170,16 @@ def _table(table):
     kinds = []
     for cells in zip(*rows):
         said = [cell for cell in cells if cell not in ("–", "")]
-        kinds.append("number" if all(map(_FIGURE.match, said)) and said else "text")
+        kind = "text" if max(map(len, said), default=0) > SHORT else "word"
+        kinds.append("number" if all(map(_FIGURE.match, said)) and said else kind)
     heads = []
-    for head, kind in zip(table["columns"], kinds or ["text"] * len(table["columns"])):
+    for head, kind in zip(table["columns"], kinds or ["word"] * len(table["columns"])):
         words = escape(head) if head else '<span class="unseen">what ran</span>'
         heads.append(f'<th scope="col" class="{kind}">{words}</th>')
+    wide = ' class="text"' if any(len(row[0]) > SHORT for row in rows) else ""
     body = []
     for row in rows:
-        cells = [f'<th scope="row">{escape(row[0])}</th>']
+        cells = [f'<th scope="row"{wide}>{escape(row[0])}</th>']
         for cell, kind in zip(row[1:], kinds[1:]):
             words = escape(cell)
             if cell == "–":
@@ -210,7 +217,8 @@ def _figure(lab, chart):
     """A chart or a ladder as part of the page, and its style, which the page holds only once."""
     svg = (lab.folder / chart["file"]).read_text()
     styles = _STYLE.findall(svg)
-    svg = re.sub(r' width="480" height="[0-9.]+"', "", _STYLE.sub("", svg), count=1)
+    # Never smaller than it was drawn: a phone scrolls it in its box.
+    svg = re.sub(r' width="([0-9]+)" height="[0-9.]+"', r' style="min-width:\1px"', svg, count=1)
     name = chart["file"].rpartition(".")[0]
     kind = "ladder" if 'class="chart ladder"' in svg else "chart"
     links = [f'<a href="{escape(chart["file"])}">the picture alone</a>']
@@ -229,26 +237,18 @@ def _files(lab):
     kinds = (
         ("Captures, for Wireshark", "*.pcapng"),
         ("The wire's and the programs' logs", "*.csv"),
-        ("Everything measured; why what failed did", "*.json"),
-        ("", "tracebacks.txt"),
+        ("Everything that was measured", "report.json"),
+        ("Where in the code it failed", "tracebacks.txt"),
         ("What the programs complained of", "*.stderr"),
     )
-    out, items = [], []
+    out = []
     for words, pattern in kinds:
-        found = sorted(path for path in lab.folder.glob(pattern) if path.stat().st_size)
-        if pattern == "*.json":
-            found = [lab.folder / "report.json"]
-        if words:
-            items = []
-            out.append((words, items))
-        items += [
-            f'<li><a href="{escape(path.name)}">{escape(path.name)}</a></li>' for path in found
-        ]
-    return [
-        f'<p class="soft">{escape(words)}:</p><ul class="files">{"".join(items)}</ul>'
-        for words, items in out
-        if items
-    ]
+        names = sorted(path.name for path in lab.folder.glob(pattern) if path.stat().st_size)
+        items = [f'<li><a href="{escape(name)}">{escape(name)}</a></li>' for name in names]
+        if items:
+            out.append(f'<p class="soft">{escape(words)}:</p>')
+            out.append(f'<ul class="files">{"".join(items)}</ul>')
+    return out
 
 
 def _shown(command, lab):
@@ -291,7 +291,7 @@ def _document(title, header, main, footer, styles=()):
             f"<header>{header}</header>",
             '<main id="main" tabindex="-1">',
             *main,
-            f"</main><footer>{footer}</footer></body></html>\n",
+            f"</main>{footer and '<footer>' + footer + '</footer>'}</body></html>\n",
         ]
     )
 
@@ -312,7 +312,8 @@ def page(lab, report):
     mark = screen.MARKS[outcome][0] if outcome in screen.MARKS else NO_SIGN
     ended = _ended(report)
     main = [
-        f'<p class="lab soft">socklab, lab {lab.number:02}</p><h1>{escape(report["question"])}</h1>',
+        f'<p class="lab soft">socklab, lab {lab.number:02}</p>',
+        f'<h1>{escape(report["question"])}</h1>',
         *_setting(report),
         f'<p class="result {outcome}"><span class="verdict"><span class="sign" aria-hidden="true">'
         f"{mark}</span> {escape(words[0].upper() + words[1:])}.</span></p>",
@@ -390,7 +391,7 @@ def _entry(folder):
     mark = screen.MARKS[outcome][0] if outcome in screen.MARKS else NO_SIGN
     when = _ended(report) if report else f"<code>make run-lab {int(folder.name[:2])}</code>"
     parts = [
-        f'<li class="{outcome}" id="lab-{folder.name[:2]}"><p class="number">{folder.name[:2]}</p>',
+        f'<li class="{outcome}" id="lab-{folder.name[:2]}"><p class="soft">{folder.name[:2]}</p>',
         f'<div><h2><a href="{escape(folder.name)}/index.html">{escape(question)}</a></h2>',
         f'<p class="soft">{escape(folder.name[3:])}</p></div>',
         f'<div><p class="verdict"><span class="sign" aria-hidden="true">{mark}</span> ',

@@ -128,9 +128,9 @@ def _point(x, y, point):
 def _panel(panel, top, x_axis, y_axis, out):
     width, height = WIDTH - LEFT - RIGHT, panel.height
     foot = top + height
-    out.append(f'<text class="name" x="{LEFT}" y="{number(top - 8)}">{escape(panel.label)}</text>')
+    out.append(f'<text class="name" x="{LEFT}" y="{number(top - 11)}">{escape(panel.label)}</text>')
     out.append(
-        f'<text class="soft" x="{WIDTH - RIGHT}" y="{number(top - 8)}" text-anchor="end">'
+        f'<text class="soft" x="{WIDTH - RIGHT}" y="{number(top - 11)}" text-anchor="end">'
         f"{escape(panel.note)}</text>"
     )
     for tick in y_axis.ticks():
@@ -171,9 +171,9 @@ def chart(name, title, words, panels, x_axis, y_axis, legend):
     `legend` is a list of (style, meaning). Returns the SVG as text, a document of its own.
     """
     body, top, left_out = [], TOP, 0
-    top += 20
+    top += 18
     for panel in panels:
-        top += 20
+        top += 23
         left_out += _panel(panel, top, x_axis, y_axis, body)
         top += panel.height + 14
     top += 2
