@@ -14,11 +14,13 @@ from harness.hosts import Broken, CannotRun, Wire
 from harness.lab import CANNOT_RUN_PREFIX, INCONCLUSIVE_PREFIX, Lab
 
 LABS = {}
+UNWRITTEN = set()
 
 
 def pytest_configure(config):
     """One Lab for each lab.py of this session."""
     LABS.clear()
+    UNWRITTEN.clear()
 
 
 def lab_of(path):
@@ -133,11 +135,28 @@ def pytest_report_teststatus(report):
     return None
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Writes what a lab found as soon as its last claim is through: later tests look at it."""
+    lab = lab_of(item.path)
+    if lab:
+        UNWRITTEN.add(lab)
+    yield
+    if lab and (nextitem is None or nextitem.path != item.path):
+        write(lab)
+
+
+def write(lab):
+    """Writes what a lab found, once."""
+    if lab in UNWRITTEN and lab.claims:
+        lab.write()
+    UNWRITTEN.discard(lab)
+
+
 def pytest_sessionfinish(session):
-    """Writes what each lab found."""
-    for lab in LABS.values():
-        if lab.claims:
-            lab.write()
+    """Writes what the labs found that did not come to their end."""
+    for lab in list(UNWRITTEN):
+        write(lab)
 
 
 __all__ = ["Broken", "tree"]
