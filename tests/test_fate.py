@@ -12,7 +12,7 @@ import pytest
 from harness.fate_oracle import Oracle, bits_of
 from harness.tree import program
 
-HEADER = "direction,class,index,fate,copies,corrupted,reordered,delay_ns"
+HEADER = "direction,class,index,fate,copies,corrupted,ahead,delay_ns"
 SPECS = [
     "",
     "delay 20ms",
@@ -81,7 +81,7 @@ def test_fates_are_the_oracles(spec, seed):
                 "fate": fate,
                 "copies": str(copies),
                 "corrupted": str(corrupted),
-                "reordered": str(ahead),
+                "ahead": str(ahead),
                 "delay_ns": "" if delay_ns is None else str(delay_ns),
             }
 

@@ -965,7 +965,7 @@ int fate_dry_run(FILE *out, const struct fate_spec spec[FATE_DIRECTIONS], uint64
 		{.class = FRAME_RAW, .drops = 1u << FRAME_DROP_RAW, .body_length = 1},
 	};
 
-	fputs("direction,class,index,fate,copies,corrupted,reordered,delay_ns\n", out);
+	fputs("direction,class,index,fate,copies,corrupted,ahead,delay_ns\n", out);
 	for (unsigned int direction = 0; direction < FATE_DIRECTIONS; direction++) {
 		struct fate fate;
 

@@ -91,7 +91,12 @@ struct fate_range {
 	uint64_t last;
 };
 
-/* One direction's spec. All zero is a clean cable. Probabilities are 0 to 1. */
+/*
+ * One direction's spec. All zero is a clean cable. Probabilities are 0 to 1. Unlike netem's, each
+ * draw is for itself: no correlations. A copy comes out with its original: it uses no rate and
+ * takes no place in the limit. A reject is answered at once, at the entrance of the link, without
+ * its delay.
+ */
 struct fate_spec {
 	int64_t delay_ns;
 	int64_t jitter_ns;

@@ -33,8 +33,6 @@ enum {
 	NEXT_HIP = 139,
 	NEXT_SHIM6 = 140,
 	PROTOCOL_RAW = 253,
-	/* No honest packet has more; a forged chain of thousands shall cost no more than this. */
-	EXTENSION_HEADERS = 8,
 	/* What an ICMP error quotes at most keeps the whole within 576 bytes (RFC 1812 4.3.2.3). */
 	ICMP4_QUOTE = 576 - IPV4_HEADER - ICMP_HEADER,
 	ICMP6_QUOTE = 1280 - IPV6_HEADER - ICMP_HEADER,
@@ -228,11 +226,12 @@ static void read_ipv6(const uint8_t *bytes, size_t length, struct frame_info *in
 	info->ip_version = 6;
 	set_body(info, at, end);
 
-	for (int i = 0; is_extension(next); i++) {
+	/* There may be any number of them: each has 8 bytes at least, and the frame an end. */
+	while (is_extension(next)) {
 		const uint8_t *header = bytes + at;
 		size_t size;
 
-		if (i == EXTENSION_HEADERS || end - at < 8)
+		if (end - at < 8)
 			return;
 		if (next == NEXT_FRAGMENT)
 			size = 8;

@@ -1,6 +1,7 @@
 #include "common/wire/host.h"
 
 #include <arpa/inet.h>
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -461,8 +462,9 @@ static int holder_build(enum host_id host, bool discovery, bool devices, int *ta
 			failure, HOST_NAMESPACES, "unshare mount, network and UTS namespaces");
 	if (sethostname(self->name, strlen(self->name)) < 0)
 		return failed(failure, HOST_NAMESPACES, "set the host's name");
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return failed(failure, HOST_NAMESPACES, "make mounts private");
+	/* What is mounted later on the machine shows here too; nothing of ours shows there. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return failed(failure, HOST_NAMESPACES, "make mounts its own");
 	if (names_mount(failure) < 0)
 		return -1;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
@@ -523,6 +525,10 @@ static int report_receive(int fd, struct host_failure *failure, int *tap, int *n
 	if (n != (ssize_t)sizeof *failure) {
 		errno = n < 0 ? errno : ECHILD;
 		return failed(failure, HOST_NAMESPACES, "start a host's process");
+	}
+	if (failure->need == HOST_NEEDS && (message.msg_flags & MSG_CTRUNC) != 0) {
+		errno = EMFILE;
+		return failed(failure, HOST_KERNEL, "take a host's device");
 	}
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	if (header != NULL && header->cmsg_len == CMSG_LEN(2 * sizeof(int))) {
@@ -758,7 +764,28 @@ static bool same_namespace(pid_t pid, const char *name)
 	return stat(path, &its) == 0 && own.st_ino == its.st_ino && own.st_dev == its.st_dev;
 }
 
-int host_enter(pid_t holder, bool *other_pids, const char **what)
+bool host_is_here(pid_t pid)
+{
+	return same_namespace(pid, "net");
+}
+
+bool host_is_holder(pid_t pid, enum host_id host)
+{
+	char path[32];
+	char comm[32] = "";
+
+	snprintf(path, sizeof path, "/proc/%d/comm", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t n = read(fd, comm, sizeof comm - 1);
+	close(fd);
+	if (n > 0 && comm[n - 1] == '\n')
+		comm[n - 1] = '\0';
+	return strcmp(comm, addresses[host].process) == 0;
+}
+
+int host_enter(pid_t holder, int pidfd, bool *other_pids, const char **what)
 {
 	static const struct space {
 		const char *name;
@@ -794,6 +821,13 @@ int host_enter(pid_t holder, bool *other_pids, const char **what)
 			}
 		}
 	}
+	/* It lives: so what was opened under its PID was its own. */
+	struct pollfd ended = {.fd = pidfd, .events = POLLIN};
+	if (result == 0 && poll(&ended, 1, 0) > 0) {
+		result = -1;
+		error = ESRCH;
+		*what = "see its namespaces";
+	}
 	for (int i = 0; i < SPACES && result == 0; i++) {
 		if (fd[i] < 0)
 			continue;
@@ -818,10 +852,14 @@ int host_enter(pid_t holder, bool *other_pids, const char **what)
 	 * A new mount namespace means its root directory. Where the old place is out of reach, that
 	 * is where we stay.
 	 */
-	if (result == 0 && directory != NULL && chdir(directory) < 0 && chdir("/") < 0) {
-		result = -1;
-		error = errno;
-		*what = "change directory";
+	if (result == 0 && (directory == NULL || chdir(directory) < 0)) {
+		warnx("%s is out of reach on the host: the command starts in /",
+			directory != NULL ? directory : "the directory");
+		if (chdir("/") < 0) {
+			result = -1;
+			error = errno;
+			*what = "change directory";
+		}
 	}
 	free(directory);
 	errno = error;

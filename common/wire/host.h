@@ -67,10 +67,18 @@ int host_tx_dropped(const struct hosts *hosts, enum host_id host, uint64_t *drop
 /*
  * Moves the caller, which has one thread, into the host that process `holder` is in; `other_pids`
  * tells that it was not yet in the hosts' PID namespace, and that only children of the caller will
- * be. Capabilities are kept across exec, and the directory by its name. Returns 0, or -1 with errno
- * and what failed in `what`.
+ * be. `pidfd` is the holder's, so that a process that came to have its PID is not entered for it; a
+ * holder is known by host_is_holder(). Capabilities are kept across exec, and so is the directory,
+ * by its name; where there is none of that name, it is / and a warning says so. Returns 0, or -1
+ * with errno and what failed in `what`.
  */
-int host_enter(pid_t holder, bool *other_pids, const char **what);
+int host_enter(pid_t holder, int pidfd, bool *other_pids, const char **what);
+
+/* Is this process named as the holder of `host` is? */
+bool host_is_holder(pid_t pid, enum host_id host);
+
+/* Is the process in the network that the caller is in? */
+bool host_is_here(pid_t pid);
 
 /* Why it failed and the one command that helps, a line each without its newline. */
 void host_explain(const struct host_failure *failure, char reason[HOST_TEXT_BYTES],

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,12 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,6 +49,8 @@ enum {
 	ORDER_BYTES = FATE_TEXT_BYTES,
 	ANSWER_BYTES = 4 * FATE_TEXT_BYTES,
 	NICE = -10,
+	/* Under endless traffic a drain waits for the packets and 99 rounds of answers. */
+	DRAIN_ROUNDS = 100,
 };
 
 /* How long a command has, after a signal that ends the wire, to end by itself. */
@@ -75,7 +79,11 @@ static const char usage[] =
 	"  loss gemodel P [R [1-H [1-K]]], duplicate P%, corrupt P%, reorder P% [gap N], rate "
 	"RATE,\n"
 	"  limit PACKETS, drop CLASS:N[,N-M...], block|reject PROTO[:PORT], allow PROTO:PORT\n"
-	"Orders: run [SEED], link SPEC, up SPEC, down SPEC, counters, drain, quit\n"
+	"Unlike netem: copies use no rate and take no place in limit; reject answers at once, at\n"
+	"the entrance of the link; there are no correlations.\n"
+	"Orders: run [SEED], link SPEC, up SPEC, down SPEC, counters, drain, quit. drain is\n"
+	"answered when nothing is on its way; under traffic that does not end, when what was sent\n"
+	"before it is through, and 99 rounds of answers to it.\n"
 	"Exit: as the command; 1 failed, 2 usage, 77 cannot run here.\n";
 
 struct settings {
@@ -110,6 +118,8 @@ struct direction {
 	struct counters counters[FRAME_CLASSES]; /* of the current run */
 	bool empty;				 /* the sender's TAP had nothing more */
 	bool unplugged;				 /* the sender's TAP is gone */
+	/* Frames that the sender's TAP may still hold of those that were there at a drain. */
+	unsigned backlog;
 };
 
 struct cable {
@@ -133,12 +143,14 @@ struct control {
 	int64_t kill_ns; /* when the command's grace is over; INT64_MAX */
 	bool ended;
 	bool draining;
+	unsigned drain_rounds; /* yet to come */
+	uint64_t drain_id;     /* packets from here on are not waited for; 0: not yet known */
 	int status;
-	/* The terminal, when we have it to give. */
-	bool terminal;
-	struct termios modes;
-	/* As it was for us, and will be for the command. */
+	bool foreground; /* we had the terminal when the command began */
+	/* As they were for us, and will be for the command. */
 	sigset_t mask;
+	struct sigaction child_action;
+	struct sigaction pipe_action;
 	size_t pending; /* bytes of orders not yet looked at */
 	bool too_long;
 	char order[ORDER_BYTES];
@@ -199,11 +211,15 @@ static void packet_leaves(struct cable *cable, struct direction *direction,
 		bytes[record->info.body_offset + bit / 8] ^= (uint8_t)(0x80 >> bit % 8);
 	}
 	int64_t out_ns = now_ns(CLOCK_MONOTONIC);
-	bool reordered = queue_order_reordered(&direction->order, record);
 	if (!hand_over(cable, direction->to, bytes, record->length)) {
 		packet_died(cable, direction, record, true);
+		if (cable->pcapng.fd >= 0)
+			pcapng_packet(&cable->pcapng, end_of(direction->to), PCAPNG_INTO_HOST,
+				out_ns, record->id, bytes, record->length,
+				"failed: the host did not take it");
 		return;
 	}
+	bool reordered = queue_order_reordered(&direction->order, record);
 	for (unsigned i = 0; i < record->fate.copies; i++)
 		copies += hand_over(cable, direction->to, bytes, record->length);
 	if (record->run == cable->run) {
@@ -328,8 +344,10 @@ static int take(struct cable *cable, struct direction *direction)
 	int taken = 0;
 
 	direction->empty = true;
-	if (direction->unplugged)
+	if (direction->unplugged) {
+		direction->backlog = 0;
 		return 0;
+	}
 	while (taken < BATCH) {
 		ssize_t n = read(cable->hosts.tap[direction->from], bytes, sizeof bytes);
 		if (n < 0 && errno == EINTR)
@@ -342,10 +360,13 @@ static int take(struct cable *cable, struct direction *direction)
 			warn("%s's end is unplugged", host_name(direction->from));
 			direction->unplugged = true;
 		}
-		if (n < 0)
+		if (n < 0) {
+			direction->backlog = 0;
 			return taken;
+		}
 		packet_enters(cable, direction, bytes, (size_t)n);
 		taken++;
+		direction->backlog -= direction->backlog > 0;
 		if (direction->queue.count > 0 ||
 			cable->direction[!direction->name].queue.count > 0) {
 			if (next_due(cable) <= now_ns(CLOCK_MONOTONIC))
@@ -400,9 +421,12 @@ static int flush(struct cable *cable)
 /* Answers: one line of JSON each, written whole. */
 
 struct answer {
+	struct control *control; /* what ends the wire while nobody reads */
 	size_t used;
 	char text[ANSWER_BYTES];
 };
+
+static struct answer answers;
 
 static void answer_add(struct answer *answer, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -434,28 +458,51 @@ static void answer_text(struct answer *answer, const char *text)
 	answer_add(answer, "\"");
 }
 
+static void signals_read(struct control *control);
+
+/*
+ * Never blocks in write(): where nobody reads, the end of the parent and signals still end the
+ * wire. A pipe that polls as writable takes PIPE_BUF bytes at once.
+ */
 static void answer_send(struct answer *answer)
 {
+	struct control *control = answer->control;
 	size_t done = 0;
 
 	answer_add(answer, "\n");
-	while (done < answer->used) {
-		ssize_t n = write(STDOUT_FILENO, answer->text + done, answer->used - done);
-		if (n < 0 && errno != EINTR)
-			break;
+	while (done < answer->used && !control->ended) {
+		struct pollfd fds[] = {
+			{.fd = STDOUT_FILENO, .events = POLLOUT},
+			{.fd = control->parent, .events = POLLIN},
+			{.fd = control->signals, .events = POLLIN},
+		};
+		size_t left = answer->used - done;
+		if (poll(fds, sizeof fds / sizeof fds[0], -1) <= 0)
+			continue;
+		if (fds[1].revents != 0)
+			control->ended = true;
+		if (fds[2].revents != 0)
+			signals_read(control);
+		if (fds[0].revents == 0 || control->ended)
+			continue;
+		ssize_t n = write(
+			STDOUT_FILENO, answer->text + done, left < PIPE_BUF ? left : PIPE_BUF);
 		if (n > 0)
 			done += (size_t)n;
+		if (n < 0 && errno != EINTR && errno != EAGAIN) {
+			warn("cannot answer on stdout");
+			control->status = EXIT_FAILURE;
+			control->ended = true;
+		}
 	}
 	answer->used = 0;
 }
 
 static struct answer *answer_begin(const char *event)
 {
-	static struct answer answer;
-
-	answer.used = 0;
-	answer_add(&answer, "{\"event\":\"%s\"", event);
-	return &answer;
+	answers.used = 0;
+	answer_add(&answers, "{\"event\":\"%s\"", event);
+	return &answers;
 }
 
 static void answer_error(const char *message)
@@ -576,6 +623,20 @@ static void order_link(struct cable *cable, const char *word, const char *rest)
 	answer_send(answer);
 }
 
+static void drain_round(struct control *control)
+{
+	control->drain_id = 0;
+	for (int i = 0; i < FATE_DIRECTIONS; i++)
+		control->cable->direction[i].backlog = HOST_TAP_FRAMES;
+}
+
+static void drain_begin(struct control *control)
+{
+	control->draining = true;
+	control->drain_rounds = DRAIN_ROUNDS;
+	drain_round(control);
+}
+
 /* One line, without its newline. */
 static void order_obey(struct control *control, char *line)
 {
@@ -599,7 +660,7 @@ static void order_obey(struct control *control, char *line)
 	else if (*rest == '\0' && strcmp(word, "counters") == 0)
 		order_counters(control->cable);
 	else if (*rest == '\0' && strcmp(word, "drain") == 0)
-		control->draining = true;
+		drain_begin(control);
 	else if (*rest == '\0' && strcmp(word, "quit") == 0)
 		control->ended = true;
 	else
@@ -634,6 +695,10 @@ static void orders_obey(struct control *control)
 	}
 }
 
+/*
+ * During a drain orders are kept, and obeyed when it is over; the end of stdin counts at once, and
+ * makes a whole line of the last one.
+ */
 static void orders_read(struct control *control)
 {
 	ssize_t n = read(STDIN_FILENO, control->order + control->pending,
@@ -642,6 +707,10 @@ static void orders_read(struct control *control)
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (n <= 0) {
+		if (n == 0 && control->pending > 0 && !control->draining) {
+			control->order[control->pending++] = '\n';
+			orders_obey(control);
+		}
 		control->ended = true;
 		return;
 	}
@@ -649,40 +718,64 @@ static void orders_read(struct control *control)
 	orders_obey(control);
 }
 
-/*
- * Frames that were read before the drain was ordered are through, and so is what they called forth
- * so far.
- */
-static void drain_look(struct control *control)
+/* The id of the first packet that came in of those on their way. */
+static uint64_t oldest(const struct cable *cable)
 {
-	const struct direction *direction = control->cable->direction;
+	uint64_t id = UINT64_MAX;
 
-	if (!direction[FATE_UP].empty || !direction[FATE_DOWN].empty ||
-		next_due(control->cable) != INT64_MAX)
-		return;
+	for (int i = 0; i < FATE_DIRECTIONS; i++) {
+		const struct queue *queue = &cable->direction[i].queue;
+		if (queue->in_order.head != NULL && queue->in_order.head->record.id < id)
+			id = queue->in_order.head->record.id;
+		if (queue->ahead.head != NULL && queue->ahead.head->record.id < id)
+			id = queue->ahead.head->record.id;
+	}
+	return id;
+}
+
+/*
+ * Is the drain over? As a rule when all is quiet: `still` tells that nothing moved in this round of
+ * the loop, so that no host has yet an answer to give. Under traffic that does not end, when what
+ * was sent before the order is through, and so are 99 rounds of answers to it: enough for the rest
+ * of a transfer.
+ */
+static bool drain_over(struct control *control, bool still)
+{
+	struct cable *cable = control->cable;
+	struct direction *direction = cable->direction;
+
+	if (still && direction[FATE_UP].empty && direction[FATE_DOWN].empty &&
+		next_due(cable) == INT64_MAX)
+		return true;
+	/* A TAP is first in, first out: empty once, or as much read as it holds, is all of it. */
+	if (direction[FATE_UP].backlog > 0 || direction[FATE_DOWN].backlog > 0)
+		return false;
+	if (control->drain_id == 0)
+		control->drain_id = cable->next_id;
+	if (oldest(cable) < control->drain_id)
+		return false;
+	if (--control->drain_rounds == 0)
+		return true;
+	drain_round(control);
+	return false;
+}
+
+/* Answers a drain that is over, and obeys the orders behind it, one of which may be a drain. */
+static bool drain_look(struct control *control, bool still)
+{
+	if (!drain_over(control, still))
+		return false;
 	struct answer *answer = answer_begin("drained");
 	answer_time(answer);
 	answer_add(answer, "}");
 	answer_send(answer);
 	control->draining = false;
+	catch_up(control->cable);
 	orders_obey(control);
+	return true;
 }
 
-/* The command, and the terminal that it gets. */
-
-static void terminal_give(const struct control *control)
-{
-	if (control->terminal)
-		tcsetpgrp(STDIN_FILENO, control->command);
-}
-
-static void terminal_take_back(const struct control *control)
-{
-	if (control->terminal) {
-		tcsetpgrp(STDIN_FILENO, getpgrp());
-		tcsetattr(STDIN_FILENO, TCSADRAIN, &control->modes);
-	}
-}
+/* The command. */
 
 /* `on` lies beside this program, so its folder comes first. */
 static void path_prepend(void)
@@ -715,16 +808,14 @@ static void command_run(struct control *control, char **command)
 	bool other_pids;
 	const char *what = "";
 
-	setpgid(0, 0);
-	if (control->terminal)
-		tcsetpgrp(STDIN_FILENO, getpgrp());
-	if (host_enter(control->cable->hosts.pid[HOST_CLIENT], &other_pids, &what) < 0) {
+	if (host_enter(control->cable->hosts.pid[HOST_CLIENT],
+		    control->cable->hosts.pidfd[HOST_CLIENT], &other_pids, &what) < 0) {
 		warn("cannot %s", what);
 		_exit(EXIT_FAILURE);
 	}
 	path_prepend();
-	signal(SIGPIPE, SIG_DFL);
-	signal(SIGTTOU, SIG_DFL);
+	sigaction(SIGPIPE, &control->pipe_action, NULL);
+	sigaction(SIGCHLD, &control->child_action, NULL);
 	sigprocmask(SIG_SETMASK, &control->mask, NULL);
 	execvp(command[0], command);
 	int status = errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE;
@@ -732,59 +823,61 @@ static void command_run(struct control *control, char **command)
 	_exit(status);
 }
 
+/*
+ * The command stays in our process group: what the terminal sends, Ctrl-Z or Ctrl-C, reaches it and
+ * us alike, in a pipeline and in a script as well, and the shell that started us stops and
+ * continues all together. A shell makes itself a group of its own.
+ */
 static int command_start(struct control *control, char **command)
 {
-	/* A terminal is ours to give only when we have it ourselves. */
-	control->terminal = isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp() &&
-			    tcgetattr(STDIN_FILENO, &control->modes) == 0;
+	control->foreground = tcgetpgrp(STDIN_FILENO) == getpgrp();
 	fflush(NULL);
 	control->command = fork();
 	if (control->command < 0)
 		return -1;
 	if (control->command == 0)
 		command_run(control, command);
-	/* Here too: whoever comes first, neither may find the group missing. */
-	setpgid(control->command, control->command);
-	terminal_give(control);
 	return 0;
 }
 
 /*
- * The command was stopped, by Ctrl-Z as a rule: we stop as well, so that the shell that started us
- * takes over.
+ * A shell that was killed leaves the terminal to a group that is gone, where nobody can read it. It
+ * is taken back from such a group only: any other is someone's, who put us in the background.
  */
-static void command_stopped(struct control *control)
+static void terminal_restore(const struct control *control, pid_t command)
 {
-	if (!control->terminal || getpgrp() == getsid(0))
+	pid_t group = tcgetpgrp(STDIN_FILENO);
+
+	if (!control->foreground || group < 0 || group == getpgrp())
 		return;
-	terminal_take_back(control);
-	raise(SIGSTOP);
-	/* Back: the shell has made our group the foreground one, if it was `fg`. */
-	if (tcgetpgrp(STDIN_FILENO) == getpgrp())
-		terminal_give(control);
-	kill(-control->command, SIGCONT);
+	if (group != command && (group == 0 || kill(-group, 0) == 0 || errno != ESRCH))
+		return;
+	signal(SIGTTOU, SIG_IGN);
+	tcsetpgrp(STDIN_FILENO, getpgrp());
+	signal(SIGTTOU, SIG_DFL);
 }
 
+/*
+ * Only the command and the holders matter: whoever became this program by exec() may have had
+ * children before.
+ */
 static void children_look(struct control *control)
 {
-	for (;;) {
-		int status;
-		pid_t pid = waitpid(-1, &status, WNOHANG | WUNTRACED);
-		if (pid <= 0)
-			return;
-		if (pid == control->command && WIFSTOPPED(status)) {
-			command_stopped(control);
-		} else if (pid == control->command) {
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == control->command) {
 			control->status =
 				WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 			control->command = 0;
 			control->ended = true;
-		} else if (!WIFSTOPPED(status) && !control->ended) {
-			for (int i = 0; i < HOSTS; i++) {
-				if (pid == control->cable->hosts.pid[i])
-					warnx("%s is gone: its process was ended",
-						host_name((enum host_id)i));
-			}
+			terminal_restore(control, pid);
+		}
+		for (int i = 0; i < HOSTS && !control->ended; i++) {
+			if (pid != control->cable->hosts.pid[i])
+				continue;
+			warnx("%s is gone: its process was ended", host_name((enum host_id)i));
 			control->status = EXIT_FAILURE;
 			control->ended = true;
 		}
@@ -798,8 +891,8 @@ static void children_look(struct control *control)
 static void signal_end(struct control *control, int number)
 {
 	if (control->command > 0 && control->kill_ns == INT64_MAX) {
-		kill(-control->command, number);
-		kill(-control->command, SIGCONT);
+		kill(control->command, number);
+		kill(control->command, SIGCONT);
 		control->kill_ns = now_ns(CLOCK_MONOTONIC) + grace_ns;
 		control->status = 128 + number;
 		return;
@@ -808,17 +901,21 @@ static void signal_end(struct control *control, int number)
 	control->ended = true;
 }
 
+/*
+ * Ctrl-C and Ctrl-\ are the command's, as with system(3): it has them from the terminal already,
+ * and may have a use for them.
+ */
 static void signals_read(struct control *control)
 {
 	struct signalfd_siginfo info;
 
 	while (read(control->signals, &info, sizeof info) == (ssize_t)sizeof info) {
+		bool key = (info.ssi_signo == SIGINT || info.ssi_signo == SIGQUIT) &&
+			   info.ssi_code == SI_KERNEL;
 		if (info.ssi_signo == SIGCHLD)
 			children_look(control);
-		else if (info.ssi_signo != SIGCONT)
+		else if (!key || control->command == 0)
 			signal_end(control, (int)info.ssi_signo);
-		else if (control->terminal && tcgetpgrp(STDIN_FILENO) == getpgrp())
-			terminal_give(control);
 	}
 }
 
@@ -830,13 +927,14 @@ enum { WATCH_CLIENT, WATCH_SERVER, WATCH_SIGNALS, WATCH_PARENT, WATCH_ORDERS, WA
 static void watch(struct control *control, bool look)
 {
 	struct cable *cable = control->cable;
-	bool deaf = control->draining;
+	bool full = control->pending == sizeof control->order;
 	struct pollfd fds[WATCHES] = {
 		[WATCH_CLIENT] = {.fd = cable->hosts.tap[HOST_CLIENT], .events = POLLIN},
 		[WATCH_SERVER] = {.fd = cable->hosts.tap[HOST_SERVER], .events = POLLIN},
 		[WATCH_SIGNALS] = {.fd = control->signals, .events = POLLIN},
 		[WATCH_PARENT] = {.fd = control->parent, .events = POLLIN},
-		[WATCH_ORDERS] = {.fd = deaf ? -1 : control->orders, .events = POLLIN},
+		/* With no room for more, only its end is seen. */
+		[WATCH_ORDERS] = {.fd = control->orders, .events = full ? 0 : POLLIN},
 	};
 	struct timespec timeout = {0};
 	struct timespec *until = &timeout;
@@ -866,8 +964,11 @@ static void watch(struct control *control, bool look)
 		return;
 	if (fds[WATCH_SIGNALS].revents != 0)
 		signals_read(control);
-	if (fds[WATCH_ORDERS].revents != 0) {
-		catch_up(cable);
+	if (fds[WATCH_ORDERS].revents != 0 && full) {
+		control->ended = true;
+	} else if (fds[WATCH_ORDERS].revents != 0) {
+		if (!control->draining)
+			catch_up(cable);
 		orders_read(control);
 	}
 	if (fds[WATCH_PARENT].revents != 0)
@@ -883,8 +984,8 @@ static void carry(struct control *control)
 		int moved = deliver(cable);
 		moved += take(cable, &cable->direction[FATE_UP]);
 		moved += take(cable, &cable->direction[FATE_DOWN]);
-		if (control->draining)
-			drain_look(control);
+		if (control->draining && drain_look(control, moved == 0))
+			continue;
 		if (control->kill_ns <= now_ns(CLOCK_MONOTONIC))
 			break;
 		if (moved == 0)
@@ -904,22 +1005,45 @@ static void parse_spec(const char *option, const char *text, struct fate_spec *s
 		errx(EXIT_USAGE, "%s: %s", option, error);
 }
 
+/* Which of two would count is not to be guessed; a word in a SPEC is once only, too. */
+static void set_once(const char *option, const char **text)
+{
+	if (*text != NULL)
+		errx(EXIT_USAGE, "%s %s: must not be given twice", option, optarg);
+	*text = optarg;
+}
+
+/* Above all letters, so that optopt tells an option by its name from one by its letter. */
+enum {
+	OPTION_LINK = 256,
+	OPTION_UP,
+	OPTION_DOWN,
+	OPTION_SEED,
+	OPTION_LOG,
+	OPTION_PCAP,
+	OPTION_ARP,
+	OPTION_DRY_RUN,
+	OPTION_CHECK,
+	OPTION_VERSION
+};
+
 static void parse_options(struct settings *settings, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"link", required_argument, NULL, 'l'},
-		{"up", required_argument, NULL, 'u'},
-		{"down", required_argument, NULL, 'd'},
-		{"seed", required_argument, NULL, 's'},
-		{"log", required_argument, NULL, 'o'},
-		{"pcap", required_argument, NULL, 'p'},
-		{"arp", no_argument, NULL, 'a'},
-		{"dry-run", required_argument, NULL, 'n'},
-		{"check", no_argument, NULL, 'c'},
+		{"link", required_argument, NULL, OPTION_LINK},
+		{"up", required_argument, NULL, OPTION_UP},
+		{"down", required_argument, NULL, OPTION_DOWN},
+		{"seed", required_argument, NULL, OPTION_SEED},
+		{"log", required_argument, NULL, OPTION_LOG},
+		{"pcap", required_argument, NULL, OPTION_PCAP},
+		{"arp", no_argument, NULL, OPTION_ARP},
+		{"dry-run", required_argument, NULL, OPTION_DRY_RUN},
+		{"check", no_argument, NULL, OPTION_CHECK},
 		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'v'},
+		{"version", no_argument, NULL, OPTION_VERSION},
 		{NULL, 0, NULL, 0},
 	};
+	const char *link = NULL;
 	const char *up = NULL;
 	const char *down = NULL;
 	int letter;
@@ -932,52 +1056,61 @@ static void parse_options(struct settings *settings, int argc, char **argv)
 	 */
 	while ((letter = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
 		switch (letter) {
-		case 'l':
-			parse_spec("--link", optarg, &settings->spec[FATE_UP]);
-			settings->spec[FATE_DOWN] = settings->spec[FATE_UP];
+		case OPTION_LINK:
+			set_once("--link", &link);
 			break;
-		case 'u':
-			up = optarg;
+		case OPTION_UP:
+			set_once("--up", &up);
 			break;
-		case 'd':
-			down = optarg;
+		case OPTION_DOWN:
+			set_once("--down", &down);
 			break;
-		case 's':
+		case OPTION_SEED:
 			if (!parse_number(optarg, &settings->seed))
 				errx(EXIT_USAGE,
 					"--seed %s: must be a number, 0 to 18446744073709551615",
 					optarg);
 			break;
-		case 'o':
+		case OPTION_LOG:
 			settings->log_path = optarg;
 			break;
-		case 'p':
+		case OPTION_PCAP:
 			settings->pcap_path = optarg;
 			break;
-		case 'a':
+		case OPTION_ARP:
 			settings->arp = true;
 			break;
-		case 'n':
+		case OPTION_DRY_RUN:
 			if (!parse_number(optarg, &settings->dry_run) || settings->dry_run == 0)
 				errx(EXIT_USAGE,
 					"--dry-run %s: must be a number of packets, at least 1",
 					optarg);
 			settings->dry = true;
 			break;
-		case 'c':
+		case OPTION_CHECK:
 			settings->check = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
 			exit(EXIT_SUCCESS);
-		case 'v':
+		case OPTION_VERSION:
 			puts("wire (socklab) " SOCKLAB_VERSION);
 			exit(EXIT_SUCCESS);
 		case ':':
 			errx(EXIT_USAGE, "%s: needs a value (see --help)", argv[optind - 1]);
 		default:
+			/* A letter stands in optopt; behind it optind may still be at its word. */
+			if (optopt >= OPTION_LINK)
+				errx(EXIT_USAGE, "%s: takes no value (see --help)",
+					argv[optind - 1]);
+			if (optopt != 0)
+				errx(EXIT_USAGE, "-%c: no such option (see --help)", optopt);
 			errx(EXIT_USAGE, "%s: no such option (see --help)", argv[optind - 1]);
 		}
+	}
+	if (link != NULL) {
+		parse_spec("--link", link, &settings->spec[FATE_UP]);
+		settings->spec[FATE_DOWN] = settings->spec[FATE_UP];
 	}
 	if (up != NULL)
 		parse_spec("--up", up, &settings->spec[FATE_UP]);
@@ -989,12 +1122,14 @@ static void parse_options(struct settings *settings, int argc, char **argv)
 		errx(EXIT_USAGE, "%s: takes no command", settings->dry ? "--dry-run" : "--check");
 }
 
-static int open_output(const char *option, const char *path)
+/* What is in it stays until it is known that the wire can run. */
+static int open_output(const char *option, const char *path, struct stat *file)
 {
+	memset(file, 0, sizeof *file);
 	if (path == NULL)
 		return -1;
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0)
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0 || fstat(fd, file) < 0)
 		err(EXIT_USAGE, "%s %s: must be a file that can be written", option, path);
 	return fd;
 }
@@ -1015,16 +1150,22 @@ static int watch_parent(void)
 
 static void hold_signals(struct control *control)
 {
-	static const int held[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGCONT};
+	static const int held[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP};
+	const struct sigaction normal = {.sa_handler = SIG_DFL};
+	const struct sigaction ignored = {.sa_handler = SIG_IGN};
 	sigset_t signals;
 
 	sigemptyset(&signals);
-	for (size_t i = 0; i < sizeof held / sizeof held[0]; i++)
-		sigaddset(&signals, held[i]);
+	sigaddset(&signals, SIGCHLD);
+	/* What is ignored (nohup) stays so: held, it would come all the same. */
+	for (size_t i = 0; i < sizeof held / sizeof held[0]; i++) {
+		struct sigaction action;
+		if (sigaction(held[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			sigaddset(&signals, held[i]);
+	}
 	/* Whoever started us may have it ignored, and then no child would ever be seen to end. */
-	signal(SIGCHLD, SIG_DFL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGTTOU, SIG_IGN);
+	sigaction(SIGCHLD, &normal, &control->child_action);
+	sigaction(SIGPIPE, &ignored, &control->pipe_action);
 	if (sigprocmask(SIG_BLOCK, &signals, &control->mask) < 0)
 		err(EXIT_FAILURE, "cannot hold signals");
 	control->signals = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -1051,14 +1192,29 @@ static void cable_init(struct cable *cable, const struct settings *settings)
 
 static void outputs_open(struct cable *cable, const struct settings *settings)
 {
-	int log = open_output("--log", settings->log_path);
-	int capture = open_output("--pcap", settings->pcap_path);
+	struct stat log_file;
+	struct stat capture_file;
+	int log = open_output("--log", settings->log_path, &log_file);
+	int capture = open_output("--pcap", settings->pcap_path, &capture_file);
 	int64_t offset = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
 	char comment[64];
 
+	if (S_ISREG(log_file.st_mode) && log_file.st_ino == capture_file.st_ino &&
+		log_file.st_dev == capture_file.st_dev)
+		errx(EXIT_USAGE, "--pcap %s: must be another file than --log's",
+			settings->pcap_path);
 	snprintf(comment, sizeof comment, "seed %" PRIu64, settings->seed);
 	log_open(&cable->log, log);
 	pcapng_open(&cable->pcapng, capture, offset, comment);
+}
+
+/* EINVAL: a pipe or a device has nothing to cut off. */
+static void outputs_truncate(const struct cable *cable)
+{
+	if (cable->log.fd >= 0 && ftruncate(cable->log.fd, 0) < 0 && errno != EINVAL)
+		warn("--log: cannot cut off what was in it");
+	if (cable->pcapng.fd >= 0 && ftruncate(cable->pcapng.fd, 0) < 0 && errno != EINVAL)
+		warn("--pcap: cannot cut off what was in it");
 }
 
 /* What is not complete is said, and is no success. */
@@ -1110,6 +1266,24 @@ static _Noreturn void finish(int status)
 	_exit(status);
 }
 
+/* Where a standard descriptor is closed, a file of ours would be opened in its place. */
+static void take_standard_descriptors(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Too little of something, for the moment or for this user: no other rights would help. */
+static bool is_shortage(int error)
+{
+	return error == EMFILE || error == ENFILE || error == EAGAIN || error == ENOMEM;
+}
+
 int main(int argc, char **argv)
 {
 	static struct settings settings;
@@ -1118,6 +1292,11 @@ int main(int argc, char **argv)
 		.cable = &cable, .parent = -1, .orders = -1, .kill_ns = INT64_MAX};
 	struct host_failure failure;
 
+	take_standard_descriptors();
+	control.parent = watch_parent();
+	if (getauxval(AT_SECURE) != 0)
+		errx(EXIT_FAILURE, "must not have more rights than its user (set-user-ID, file "
+				   "capabilities)");
 	parse_options(&settings, argc, argv);
 	if (settings.check)
 		return host_check(stdout) ? EXIT_SUCCESS : EXIT_CANNOT_RUN;
@@ -1128,16 +1307,21 @@ int main(int argc, char **argv)
 		return EXIT_SUCCESS;
 	}
 	outputs_open(&cable, &settings);
-	control.parent = watch_parent();
+	answers.control = &control;
 	hold_signals(&control);
 	if (host_start(&cable.hosts, settings.arp, true, &failure) < 0) {
 		char reason[HOST_TEXT_BYTES];
 		char remedy[HOST_TEXT_BYTES];
+		if (is_shortage(failure.error)) {
+			warnx("cannot %s: %s", failure.what, strerror(failure.error));
+			finish(EXIT_FAILURE);
+		}
 		host_explain(&failure, reason, remedy);
 		warnx("cannot run here: %s", reason);
 		warnx("this helps: %s", remedy);
 		finish(EXIT_CANNOT_RUN);
 	}
+	outputs_truncate(&cable);
 	cable_init(&cable, &settings);
 	if (settings.command == NULL) {
 		control.orders = STDIN_FILENO;
@@ -1151,7 +1335,6 @@ int main(int argc, char **argv)
 	carry(&control);
 
 	host_stop(&cable.hosts);
-	terminal_take_back(&control);
 	if (outputs_close(&cable, &settings) < 0 && control.status == 0)
 		control.status = EXIT_FAILURE;
 	finish(control.status);

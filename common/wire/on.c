@@ -42,20 +42,23 @@ static pid_t holder_of(const char *name)
 {
 	enum host_id host = strcmp(name, host_name(HOST_CLIENT)) == 0 ? HOST_CLIENT : HOST_SERVER;
 	pid_t pid = host == HOST_CLIENT ? 2 : 1;
-	char path[32];
-	char comm[32] = "";
-	char wanted[32];
 
-	snprintf(path, sizeof path, "/proc/%d/comm", pid);
-	snprintf(wanted, sizeof wanted, "wire-%s\n", name);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		ssize_t n = read(fd, comm, sizeof comm - 1);
-		close(fd);
-		if (n > 0 && strcmp(comm, wanted) == 0)
-			return pid;
-	}
+	if (host_is_holder(pid, host))
+		return pid;
 	errx(EXIT_FAILURE, "not inside a wire: start one with `wire -- bash`, or give --pid PID");
+}
+
+/*
+ * Any other process has namespaces to enter as well: the machine's own, and then the command would
+ * run there.
+ */
+static void check_holder(pid_t pid)
+{
+	if ((!host_is_holder(pid, HOST_CLIENT) && !host_is_holder(pid, HOST_SERVER)) ||
+		host_is_here(pid))
+		errx(EXIT_FAILURE,
+			"--pid %d: must be the PID of a host that wire told when it was ready",
+			pid);
 }
 
 static pid_t parse_pid(const char *text)
@@ -86,6 +89,56 @@ static void child(char **command, int on_pidfd, const sigset_t *mask)
 	run(command);
 }
 
+/*
+ * The kernel forgets what ties the child to `on` when the child becomes a program with rights of
+ * its own (ping with its capabilities). So a process beside it, in the host too, watches them both:
+ * with `on` killed, it kills the child. It ends with either, and keeps nothing open that a reader
+ * may wait on to be closed. Returns its PID; -1 when there is none.
+ */
+static pid_t watcher_start(int on_pidfd, pid_t child)
+{
+	int child_pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+
+	pid_t pid = on_pidfd < 0 || child_pidfd < 0 ? -1 : fork();
+
+	if (pid != 0) {
+		if (child_pidfd >= 0)
+			close(child_pidfd);
+		return pid;
+	}
+	struct pollfd fds[] = {
+		{.fd = fcntl(on_pidfd, F_DUPFD, 5), .events = POLLIN},
+		{.fd = fcntl(child_pidfd, F_DUPFD, 5), .events = POLLIN},
+	};
+	int ends[] = {3, 4};
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	setsid();
+	prctl(PR_SET_NAME, "on-watch");
+	for (int i = 0; i < 2; i++) {
+		if (fds[i].fd < 0 || dup2(fds[i].fd, ends[i]) < 0)
+			_exit(EXIT_FAILURE);
+		fds[i].fd = ends[i];
+	}
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, 5, ~0u, 0) < 0)
+#endif
+	{
+		for (int fd = 5; fd < 1024; fd++)
+			close(fd);
+	}
+	if (chdir("/") < 0)
+		_exit(EXIT_FAILURE);
+	while (poll(fds, 2, -1) <= 0)
+		;
+	if (fds[1].revents == 0)
+		syscall(SYS_pidfd_send_signal, ends[1], SIGKILL, NULL, 0);
+	_exit(EXIT_SUCCESS);
+}
+
 /* Passes signals on, and waits. A signal from the terminal reached the child by itself. */
 static int wait_for(pid_t pid, const sigset_t *signals)
 {
@@ -114,6 +167,7 @@ int main(int argc, char **argv)
 	const char *what = "";
 	bool other_pids;
 	pid_t holder;
+	int pidfd;
 	char **command;
 
 	if (argc == 2 && strcmp(argv[1], "--help") == 0) {
@@ -126,20 +180,26 @@ int main(int argc, char **argv)
 	}
 	if (argc >= 4 && strcmp(argv[1], "--pid") == 0) {
 		holder = parse_pid(argv[2]);
+		pidfd = (int)syscall(SYS_pidfd_open, holder, 0);
+		check_holder(holder);
 		command = argv + 3;
 	} else if (argc >= 3 &&
 		   (strcmp(argv[1], "client") == 0 || strcmp(argv[1], "server") == 0)) {
 		holder = holder_of(argv[1]);
+		pidfd = (int)syscall(SYS_pidfd_open, holder, 0);
 		command = argv + 2;
 	} else {
 		errx(EXIT_USAGE, "must be `on client|server COMMAND` or `on --pid PID COMMAND`");
 	}
 
+	if (pidfd < 0)
+		err(EXIT_FAILURE, "cannot watch process %d", holder);
 	int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	if (host_enter(holder, &other_pids, &what) < 0) {
+	if (host_enter(holder, pidfd, &other_pids, &what) < 0) {
 		warn("process %d: cannot %s", holder, what);
 		_exit(EXIT_FAILURE);
 	}
+	close(pidfd);
 	if (!other_pids) {
 		close(self);
 		run(command);
@@ -160,9 +220,18 @@ int main(int argc, char **argv)
 	}
 	if (pid == 0)
 		child(command, self, &before);
+	pid_t watcher = watcher_start(self, pid);
+	int status = wait_for(pid, &signals);
+
+	/*
+	 * It ends with the child. Left to the machine's first process it may stay a zombie for
+	 * seconds, and the wire would wait for the last of its hosts' processes.
+	 */
+	if (watcher > 0)
+		waitpid(watcher, NULL, 0);
 	/*
 	 * Without the handlers of exit(): a sanitizer has one that forks, and it would fork into
 	 * the host.
 	 */
-	_exit(wait_for(pid, &signals));
+	_exit(status);
 }

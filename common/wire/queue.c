@@ -61,7 +61,7 @@ static struct queue_chunk *new_chunk(struct queue *queue, size_t size)
 static void retire_chunk(struct queue *queue, struct queue_chunk *chunk)
 {
 	chunk->used = 0;
-	if (chunk == queue->filling)
+	if (chunk == queue->filling[0] || chunk == queue->filling[1])
 		return;
 	if (queue->spare || chunk->size > CHUNK_BYTES)
 		free_chunk(queue, chunk);
@@ -69,20 +69,21 @@ static void retire_chunk(struct queue *queue, struct queue_chunk *chunk)
 		queue->spare = chunk;
 }
 
-static struct queue_entry *new_entry(struct queue *queue, size_t length)
+static struct queue_entry *new_entry(struct queue *queue, size_t length, bool ahead)
 {
 	const size_t align = _Alignof(struct queue_entry);
 	size_t size = (sizeof(struct queue_entry) + length + align - 1) / align * align;
-	struct queue_chunk *chunk = queue->filling;
+	struct queue_chunk **filling = &queue->filling[ahead];
+	struct queue_chunk *chunk = *filling;
 	struct queue_entry *entry;
 
 	if (!chunk || size > chunk->size - chunk->used) {
 		chunk = new_chunk(queue, size);
 		if (!chunk)
 			return NULL;
-		if (queue->filling && queue->filling->live == 0)
-			free_chunk(queue, queue->filling);
-		queue->filling = chunk;
+		if (*filling && (*filling)->live == 0)
+			free_chunk(queue, *filling);
+		*filling = chunk;
 	}
 	entry = (struct queue_entry *)(void *)(chunk->bytes + chunk->used);
 	chunk->used += size;
@@ -126,7 +127,7 @@ int queue_push(struct queue *queue, int64_t now_ns, const uint8_t *bytes,
 
 	if (queue->limit > 0 && queue->count >= queue->limit)
 		return 0;
-	entry = new_entry(queue, record->length);
+	entry = new_entry(queue, record->length, record->fate.ahead);
 	if (!entry)
 		return -1;
 	entry->next = NULL;
@@ -197,11 +198,14 @@ void queue_clear(struct queue *queue)
 
 	while ((entry = queue_pop(queue, INT64_MAX)) != NULL)
 		queue_release(queue, entry);
-	if (queue->filling)
-		free_chunk(queue, queue->filling);
+	for (int i = 0; i < 2; i++) {
+		if (queue->filling[i])
+			free_chunk(queue, queue->filling[i]);
+		queue->filling[i] = NULL;
+	}
 	if (queue->spare)
 		free_chunk(queue, queue->spare);
-	queue->filling = queue->spare = NULL;
+	queue->spare = NULL;
 	queue->remainder = 0;
 	queue->free_ns = queue->last_due_ns = 0;
 }

@@ -48,8 +48,12 @@ struct queue_list {
 struct queue {
 	struct queue_list in_order;
 	struct queue_list ahead;
-	struct queue_chunk *filling; /* new packets go here */
-	struct queue_chunk *spare;   /* at most one, empty */
+	/*
+	 * New packets go here: [0] those that keep order, [1] those sent ahead. Apart, since one
+	 * that waits would keep a whole chunk of others' alive.
+	 */
+	struct queue_chunk *filling[2];
+	struct queue_chunk *spare; /* at most one, empty */
 	uint64_t rate_bits;
 	uint64_t limit;
 	uint64_t count; /* packets held */

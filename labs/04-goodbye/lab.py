@@ -380,7 +380,11 @@ def test_three_segments(at_once, figures):
     assert at_once.flags == THREE
     assert segments[1].tcp_ack == (segments[0].tcp_seq + 1) % 2**32, "the FIN is not acknowledged"
     assert segments[2].tcp_ack == (segments[1].tcp_seq + 1) % 2**32, "nor is the other"
-    assert "FIN_WAIT_2" not in at_once.states("client"), "the client was in FIN_WAIT_2"
+    # The kernel takes the segment's ACK first and its FIN next: a sample may fall in between.
+    between = at_once.line("client", "FIN_WAIT_2")
+    if between:
+        stayed = at_once.line("client", "TIME_WAIT")["time_ns"] - between["time_ns"]
+        assert stayed < AT_ONCE_NS, f"the client was in FIN_WAIT_2 for {duration(stayed)}"
 
 
 THREE = ["up FA", "down FA", "up A"]

@@ -30,7 +30,7 @@ class Lost(Exception):
 
 def find():
     """The browser's path; None where there is none."""
-    return shutil.which("chromium")
+    return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Browser:

@@ -267,6 +267,24 @@ static void test_memory(void)
 	CHECK_EQ(queue.memory_bytes, 0);
 }
 
+/* What waits keeps no memory of those that overtook it. */
+static void test_memory_ahead(void)
+{
+	struct queue queue = {0};
+
+	for (uint64_t id = 0; id < 100000; id++) {
+		bool ahead = id % 100 != 0;
+
+		push(&queue, (int64_t)id, id, 1500, 10000 * MS, ahead);
+		if (ahead)
+			POP(&queue, (int64_t)id, id, (int64_t)id);
+	}
+	CHECK_EQ(queue.count, 1000);
+	CHECK(queue.memory_bytes < 1000 * (sizeof(struct queue_entry) + 1500) + 800000);
+	queue_clear(&queue);
+	CHECK_EQ(queue.memory_bytes, 0);
+}
+
 /* Lengths of all kinds, sent ahead and not, released late and out of order. */
 static void test_random(void)
 {
@@ -346,6 +364,7 @@ int main(void)
 	test_rate_is_exact();
 	test_limit();
 	test_memory();
+	test_memory_ahead();
 	test_random();
 	test_order();
 	return check_failures != 0;
