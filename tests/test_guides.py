@@ -79,14 +79,14 @@ def play(guide):
 
 @pytest.fixture(scope="module")
 def played(request):
-    """Every guide that is asked for, three at a time: a lab waits more than it works."""
+    """Every guide that is asked for, four at a time: a lab waits more than it works."""
     wanted = {
         item.callspec.params["slug"]
         for item in request.session.items
         if "played" in item.fixturenames
     }
     subprocess.run(["make"], cwd=tree.ROOT, stdout=subprocess.DEVNULL, check=True)
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with ThreadPoolExecutor(max_workers=4) as pool:
         running = {slug: pool.submit(play, GUIDES[slug]) for slug in sorted(wanted)}
         return {slug: each.result() for slug, each in running.items()}
 
