@@ -5,6 +5,7 @@ figures as properties of the JUnit report, and what each lab leaves in build/lab
 """
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,14 @@ UNWRITTEN = set()
 
 
 def pytest_configure(config):
-    """One Lab for each lab.py of this session."""
+    """One Lab for each lab.py of this session.
+
+    A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, nohup does so
+    with SIGHUP, and every program that a test starts would inherit that, and with it not end.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     LABS.clear()
     UNWRITTEN.clear()
 
