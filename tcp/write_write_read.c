@@ -43,6 +43,7 @@ static bool await_reply(struct stream *in, const struct asked *asked, const atom
 			warn("%s", asked->o->host);
 		asked->r->alien += n < 0 && errno == EBADMSG;
 		asked->r->gone = true;
+		book_unanswered(asked, *stop);
 		return false;
 	}
 	book_unanswered(asked, *stop);
