@@ -55,8 +55,8 @@ TWINS   := $(foreach k,$(KINDS),$(foreach r,$(ROLES),$(k)-$(r)))
 COMMON_SRC := common/addr.c common/message.c common/clock.c common/schedule.c common/tally.c \
 	common/report.c common/report_account.c common/options.c common/checksum.c \
 	common/samples.c common/stop.c common/book.c
-WIRE_SRC   := common/wire/main.c common/wire/fate.c common/wire/queue.c common/wire/frame.c \
-	common/wire/host.c common/wire/log.c common/wire/pcapng.c
+WIRE_SRC   := common/wire/main.c common/wire/cable.c common/wire/orders.c common/wire/fate.c common/wire/queue.c \
+	common/wire/frame.c common/wire/host.c common/wire/log.c common/wire/pcapng.c
 ON_SRC     := common/wire/on.c common/wire/host.c
 tcp_SRC    := tcp/stream.c tcp/kernel.c
 udp_SRC    := udp/kernel.c
