@@ -1,13 +1,11 @@
 """What does connect() do?"""
 
-
 import shutil
 import subprocess
 
 import pytest
 
 from harness import ladder
-from harness.dialogue import SERVER
 from harness.lab import inconclusive, nothing_to_see
 from harness.recording import Recording
 from harness.screen import duration
@@ -71,11 +69,7 @@ def ask(lab, wire, kind, link=None, name=None):
         wire.link(link)
     record = Recording(lab, wire, name or kind)
     with record:
-        server = record.start("server", f"{kind}-server", "-B", SERVER).ready()
-        port = None if kind == "raw" else server.port
-        where = () if kind == "raw" else ("-p", port)
-        client = record.start("client", f"{kind}-client", *where, "-c", 1, "-W", "5s", "-q", SERVER)
-        client.wait()
+        port = record.ask(kind)
         wire.drain()
     return Exchange(record, kind, port)
 

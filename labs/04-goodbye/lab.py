@@ -130,11 +130,7 @@ def ask(lab, wire, kind, link=None, name=None):
         wire.link(link)
     record = Recording(lab, wire, name or kind)
     with record:
-        server = record.start("server", f"{kind}-server", "-B", SERVER).ready()
-        port = None if kind == "raw" else server.port
-        where = () if kind == "raw" else ("-p", port)
-        client = record.start("client", f"{kind}-client", *where, "-c", 1, "-W", "5s", "-q", SERVER)
-        client.wait()
+        port = record.ask(kind)
         if kind == "tcp":
             # Its end is the connection's, and nobody else's: the server is still there.
             wire.until_closed()

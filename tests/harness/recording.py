@@ -12,7 +12,7 @@ import os
 from contextlib import contextmanager
 
 from harness import counters, ladder, tree
-from harness.dialogue import ByHand
+from harness.dialogue import SERVER, ByHand
 from harness.lab import inconclusive, nothing_to_see
 
 CALLS = tree.BUILD / "lib" / "calls.so"
@@ -106,6 +106,14 @@ class Recording:
         words = (os.path.basename(started.argv[0]), *started.argv[1:])
         self.lab.commands.append(" ".join(("on", side, *words)))
         return started
+
+    def ask(self, kind):
+        """A client of a kind asks a server of its kind once; the server's port, if it has one."""
+        server = self.start("server", f"{kind}-server", "-B", SERVER).ready()
+        port = None if kind == "raw" else server.port
+        where = () if port is None else ("-p", port)
+        self.start("client", f"{kind}-client", *where, "-c", 1, "-W", "5s", "-q", SERVER).wait()
+        return port
 
     def by_hand(self, side):
         """A ByHand on a host, with its calls recorded."""
