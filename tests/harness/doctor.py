@@ -29,6 +29,7 @@ ELSEWHERE = {
     "clang-tidy": {"fedora": "clang-tools-extra", "suse": "clang-tools", "arch": "clang"},
     "black": {"suse": "python3-black", "arch": "python-black"},
     "flake8": {"fedora": "python3-flake8", "suse": "python3-flake8"},
+    "iproute2": {"fedora": "iproute"},
     "iputils-ping": {"fedora": "iputils", "suse": "iputils", "arch": "iputils"},
     "netcat-openbsd": {"fedora": "netcat", "arch": "openbsd-netcat"},
     "tshark": {"fedora": "wireshark-cli", "suse": "wireshark", "arch": "wireshark-cli"},
@@ -36,6 +37,7 @@ ELSEWHERE = {
 
 # Optional programs: (what to look for, Debian's package, what it is good for).
 STRANGERS = (
+    ("ip", "iproute2", "taking a device away while the wire runs"),
     ("ping", "iputils-ping", "round trips through the wire, by another's clock"),
     ("nc", "netcat-openbsd", "a stranger at a server's door"),
     ("socat", "socat", "a stranger at a server's door"),
