@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -81,6 +82,25 @@ def test_labs_lists_every_lab_with_its_question():
     lines = done.stdout.strip().splitlines()
     assert [line.split()[0] + "-" + line.split()[1] for line in lines] == folders
     assert all(line.endswith("?") for line in lines)
+
+
+@pytest.mark.parametrize("words", [["-m", "harness.run_lab", "--list"], ["-m", "harness.doctor"]])
+def test_nobody_reads_on(words):
+    """`make labs | head`, `make doctor | head`: no traceback when the reader goes."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    environment = {**os.environ, "PYTHONPATH": str(tree.ROOT / "tests")}
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=tree.ROOT,
+        env=environment,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    os.close(theirs)
+    assert done.returncode in (0, -signal.SIGPIPE) and done.stderr == b""
 
 
 def test_help_lists_every_goal():

@@ -94,7 +94,7 @@ class Progress:
     def show(self, text=""):
         """Says it."""
         if self.shown:
-            print(f"\r\x1b[K{text}", end="", file=self.screen.out, flush=True)
+            self.screen.put(f"\r\x1b[K{text}")
 
 
 def print_report(lab, report, screen):

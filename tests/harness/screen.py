@@ -43,7 +43,14 @@ class Screen:
     def line(self, text="", code=None):
         """One line, as it is."""
         text = self.plain(text)
-        print(self.paint(text, code) if code else text, file=self.out, flush=True)
+        self.put((self.paint(text, code) if code else text) + "\n")
+
+    def put(self, text):
+        """What is to be printed, at once. Where nobody reads on, a run goes on all the same."""
+        try:
+            print(text, end="", file=self.out, flush=True)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
     def words(self, text, indent="", first=None, code=None):
         """A paragraph, wrapped."""
