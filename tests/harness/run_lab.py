@@ -201,6 +201,8 @@ def run(folder, given, verbose, screen):
     follow = Follow(Progress(screen))
     arguments = [str(folder / "lab.py"), "-c", str(tree.ROOT / ".pytest.ini")]
     arguments += ["--rootdir", str(tree.ROOT), "-p", "no:terminal", "-p", "no:cacheprovider"]
+    # Without pytest's own words, none of its options for them.
+    arguments += ["-o", "addopts=--import-mode=importlib"]
     status = pytest.main(arguments, plugins=[plugin, follow])
     follow.progress.show()
     lab = plugin.LABS.get(folder / "lab.py")
