@@ -2,9 +2,10 @@
  * Unconnected: a UDP client that never calls connect(). It names the server with every sendto() and
  * asks with every recvfrom() who sent what came. It has no twin, because it is one half of a
  * comparison that only datagrams allow: an ICMP error that answers its datagram reaches this host's
- * kernel, which does not hand it over, since the socket has no one peer of which it would speak
- * (RFC 1122 section 4.1.3.3; Linux: man 7 udp, IP_RECVERR). So this client waits its whole time
- * where the connected one is told at once.
+ * kernel, which does not hand it over, since the socket has no one peer of which it would speak.
+ * That is Linux's choice: RFC 1122 section 4.1.3.3 asks for every error to be passed on, and
+ * IP_RECVERR (man 7 ip) makes it so. So this client waits its whole time where the connected one is
+ * told at once.
  */
 #include "common/addr.h"
 #include "common/book.h"

@@ -417,7 +417,9 @@ def test_tshark_sees_the_same(asked, wire, figures):
         "tcp.ack_raw",
         "tcp.len",
     )
-    command = ["tshark", "-r", str(wire.pcap_path), "-Y", f"tcp.port == {tcp.client_port}"]
+    # Both ports: a later run's connection may have got the same port to come from.
+    ours = f"tcp.port == {tcp.client_port} && tcp.port == {tcp.server_port}"
+    command = ["tshark", "-r", str(wire.pcap_path), "-Y", ours]
     command += ["-T", "fields", "-E", "separator=,"]
     for name in fields:
         command += ["-e", name]
