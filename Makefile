@@ -7,12 +7,15 @@ GOALS := all run-lab labs wire diff-client diff-server diff-sender diff-receiver
 	lint lint-format lint-tidy lint-cppcheck lint-black lint-flake8 help clean
 .PHONY: $(GOALS)
 
+# A variable of the command line. What somebody's shell exports under that name is not meant for us.
+given = $(if $(filter command,$(origin $(1))),$($(1)))
+
 # `make run-lab 6`: the number is a goal, but only behind run-lab, and only one.
 digits = $(subst 9,,$(subst 8,,$(subst 7,,$(subst 6,,$(subst 5,,$(subst 4,,$(subst 3,,$(subst \
 	2,,$(subst 1,,$(subst 0,,$(1)))))))))))
 ifeq ($(firstword $(MAKECMDGOALS)),run-lab)
 LAB_GOALS := $(wordlist 2,99,$(MAKECMDGOALS))
-LAB := $(strip $(LAB_GOALS) $(N))
+LAB := $(strip $(LAB_GOALS) $(call given,N))
 ifneq ($(words $(LAB)),1)
 $(error run-lab: which lab? Say one number, as in `make run-lab 6`; `make labs` lists them)
 endif
@@ -164,12 +167,12 @@ labs:
 ## make wire LINK='loss 5%': open a shell on the host `client`, inside a wire (also UP, DOWN, SEED, LOG, PCAP)
 wire: build/bin/wire build/bin/on
 	@set --; \
-	[ -z "$$LINK" ] || set -- "$$@" --link "$$LINK"; \
-	[ -z "$$UP" ] || set -- "$$@" --up "$$UP"; \
-	[ -z "$$DOWN" ] || set -- "$$@" --down "$$DOWN"; \
-	[ -z "$$SEED" ] || set -- "$$@" --seed "$$SEED"; \
-	[ -z "$$LOG" ] || set -- "$$@" --log "$$LOG"; \
-	[ -z "$$PCAP" ] || set -- "$$@" --pcap "$$PCAP"; \
+	$(if $(call given,LINK),set -- "$$@" --link "$$LINK";) \
+	$(if $(call given,UP),set -- "$$@" --up "$$UP";) \
+	$(if $(call given,DOWN),set -- "$$@" --down "$$DOWN";) \
+	$(if $(call given,SEED),set -- "$$@" --seed "$$SEED";) \
+	$(if $(call given,LOG),set -- "$$@" --log "$$LOG";) \
+	$(if $(call given,PCAP),set -- "$$@" --pcap "$$PCAP";) \
 	build/bin/wire "$$@" -- sh -c '"$${SHELL:-sh}"; :'
 
 ## make diff-client: what the protocol changes in the client (also diff-server, diff-sender, diff-receiver)
@@ -206,7 +209,10 @@ bench: $(BIN) build/bench/bare
 	@PYTHONPATH=tests '$(PYTHON)' tests/harness/bench.py
 
 ## make doctor: say what this machine has and lacks, and the command that helps
-doctor: $(if $(shell command -v $(firstword $(CC))),build/bin/wire)
+ifneq ($(filter doctor,$(MAKECMDGOALS)),)
+CAN_BUILD := $(shell $(CC) -include stdio.h -fsyntax-only -x c /dev/null 2>/dev/null && echo yes)
+endif
+doctor: $(if $(CAN_BUILD),build/bin/wire)
 	@for p in '$(PYTHON)' python3 /usr/bin/python3; do \
 		command -v "$$p" >/dev/null || continue; \
 		CC='$(CC)' exec "$$p" tests/harness/doctor.py; \

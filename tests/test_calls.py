@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness import ladder, tree
+from harness.recording import preloadable
 
 LIBRARY = tree.BUILD / "lib" / "calls.so"
 LIMIT_S = 60
@@ -17,7 +18,7 @@ LIMIT_S = 60
 
 def environment(path):
     """With the recorder in front, and what it writes to; None: nowhere."""
-    chosen = {**os.environ, "LD_PRELOAD": str(LIBRARY)}
+    chosen = {**os.environ, "LD_PRELOAD": preloadable(LIBRARY)}
     chosen.pop("SOCKLAB_CALLS", None)
     chosen["ASAN_OPTIONS"] = ":".join(
         each for each in (os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0") if each

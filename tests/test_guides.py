@@ -101,7 +101,8 @@ def test_every_command_of_a_guide(slug, played):
             assert tool in ("tshark", "ping", "nc", "iperf3"), f"line {number}: no {tool}"
             continue
         said = f"line {number}: {command}\nstatus {done.returncode}\n{done.stdout}{done.stderr}"
-        if done.returncode == 77 and "run-lab" in command:
+        # make says so of a recipe's status; its own is 2.
+        if "run-lab" in command and re.search(r"Error 77$", done.stderr, re.M):
             pytest.skip(f"{lab.CANNOT_RUN_PREFIX}{done.stdout.strip()}")
         assert done.returncode in (0, 141), said
         assert done.stdout.strip(), said

@@ -1,9 +1,11 @@
 """The harness itself: what reads, merges, judges, draws and prints."""
 
+import fcntl
 import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import charts, counters, forge, lab, order, records, run_lab, schema, screen, svg
-from harness import tcp, tree, waterfall
+from harness import charts, counters, forge, lab, order, recording, records, run_lab, schema
+from harness import screen, svg, tcp, tree, waterfall
 from harness.hosts import Broken, CannotRun, Wire
 from harness.oneway import Run, halted, one_way
 
@@ -353,6 +355,30 @@ def test_a_setting_of_one_host(make_wire):
         assert wire.setting("server", "ipv4/tcp_retries2") != "5"
 
 
+def test_a_wire_that_ends_badly(make_wire):
+    """A log that was cut short is not taken for the truth."""
+    with pytest.raises(Broken, match="status -9"):
+        with make_wire() as wire:
+            pid = (
+                Path(f"/proc/{wire.pids['client']}/stat").read_text().rpartition(")")[2].split()[1]
+            )
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_wire_whose_disk_is_full(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    wire = Wire(tmp_path, capture=False)
+    wire.argv[wire.argv.index("--log") + 1] = "/dev/full"
+    try:
+        with pytest.raises(Broken):
+            with wire:
+                with pytest.raises(Broken, match="disk"):
+                    wire.counters()
+    except CannotRun as reason:
+        pytest.skip(str(reason))
+
+
 def test_nothing_is_left_behind(make_wire):
     with make_wire() as wire:
         program = wire.start("server", "sleep", "1000", json_lines=False)
@@ -544,6 +570,16 @@ def test_makes_own_command_line_only():
     flags = "w -j2 --jobserver-auth=3,4 -- LINK=loss\\ 20% SEED=3 CC=clang N=6"
     assert run_lab.from_make({"MAKEFLAGS": flags}) == {"LINK": "loss 20%", "SEED": "3"}
     assert run_lab.from_make({"COUNT": "9", "MAKEFLAGS": "w"}) == {}
+    odd = r"-- LINK=it's\ \"odd\"\ \\\ $$ SEED=3"
+    assert run_lab.from_make({"MAKEFLAGS": odd}) == {"LINK": 'it\'s "odd" \\ $', "SEED": "3"}
+
+
+def test_a_run_that_would_take_minutes():
+    defaults = {"COUNT": 400, "INTERVAL": "4ms"}
+    assert lab.read_knobs(defaults, {"INTERVAL": "75ms"})["INTERVAL"] == "75ms"
+    for given in ({"INTERVAL": "76ms"}, {"COUNT": "20000"}):
+        with pytest.raises(lab.BadKnob, match="COUNT=.* INTERVAL=.* allowed are 30 s"):
+            lab.read_knobs(defaults, given)
 
 
 @pytest.mark.parametrize(("text", "ns"), [("5ms", 5_000_000), ("1.5s", 1_500_000_000), ("2", 2e9)])
@@ -659,6 +695,49 @@ def test_a_lab_that_does_not_hold(made_up_lab, tmp_path):
     traces = (tmp_path / "out" / "09-made-up" / "tracebacks.txt").read_text()
     assert "assert 3 == 4" in traces
     assert "assert 3 == 4" in made_up_lab(LAB.replace("FAILS", FAILS), "-v").stdout
+
+
+def test_a_lab_that_is_interrupted(made_up_lab, tmp_path):
+    """What was not tried is not said to hold: not by the status, not on the page."""
+    cut = FAILS.replace('assert 3 == 4, "three is not four"', "raise KeyboardInterrupt")
+    done = made_up_lab(LAB.replace("FAILS", cut))
+    assert done.returncode == run_lab.INTERRUPTED, done.stdout + done.stderr
+    report = json.loads((tmp_path / "out" / "09-made-up" / "report.json").read_text())
+    outcomes = {claim["id"]: claim["outcome"] for claim in report["claims"]}
+    assert outcomes.pop("holds") == "holds"
+    assert len(outcomes) == 4 and set(outcomes.values()) == {"error"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lab_that_is_under_way(made_up_lab, tmp_path):
+    """One run at a time: a second would empty the folder that the first writes to."""
+    text = LAB.replace("FAILS", "")
+    assert made_up_lab(text).returncode == 0
+    page = tmp_path / "out" / "09-made-up" / "index.html"
+    before = page.stat().st_mtime_ns
+    with open(tmp_path / "out" / ".09-made-up.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = made_up_lab(text)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "under way" in done.stderr and len(done.stderr.splitlines()) == 1
+        assert page.stat().st_mtime_ns == before
+    assert made_up_lab(text).returncode == 0
+    assert page.stat().st_mtime_ns > before
+
+
+def test_somebody_elses_options_for_pytest(made_up_lab):
+    done = made_up_lab(LAB.replace("FAILS", ""), PYTEST_ADDOPTS="-q --no-such-option")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_checkout_in_a_folder_with_blanks(tmp_path):
+    """LD_PRELOAD knows no way to write a blank: the library has another name then."""
+    library = tmp_path / "my course: sockets" / "calls.so"
+    library.parent.mkdir()
+    library.write_text("it")
+    other = recording.preloadable(library)
+    assert not set(" :") & set(other) and Path(other).read_text() == "it"
+    assert recording.preloadable(Path("/plain/calls.so")) == "/plain/calls.so"
 
 
 def test_a_lab_for_an_ascii_terminal(made_up_lab):

@@ -38,13 +38,13 @@ LIES = {
     " rows[20], rows[21] = rows[21], rows[20]; open(sys.argv[1], 'w').writelines(rows)",
 }
 LYING = """#!/bin/sh
-{real} "$@"
+"{real}" "$@"
 status=$?
 while [ $# -gt 0 ]; do
   [ "$1" = --log ] && log=$2
   shift
 done
-{python} -c "{lie}" "$log"
+"{python}" -c "{lie}" "$log"
 exit $status
 """
 LIARS = {

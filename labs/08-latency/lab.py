@@ -401,8 +401,12 @@ def test_a_long_queue(queues, figures):
             delay = [wire for _, (_, wire, _) in sorted(parts(run).items())]
         quarter = len(delay) // 4
         sums = [sum(delay[n * quarter : (n + 1) * quarter]) for n in range(4)]
-        assert sums == sorted(sums), f"{kind.upper()}'s delay did not grow"
-        assert sums[3] > 3 * sums[0], f"{kind.upper()}'s delay did not grow by much"
+        grew = sums == sorted(sums) and sums[3] > 3 * sums[0]
+        # What the machine halts, wire or sender, lets the queue run empty meanwhile.
+        halt_ns = max(run.wire["late_max_ns"], run.sender["sent_late_ns"]["max"])
+        if not grew and halt_ns > max(delay) / 10:
+            inconclusive(f"this machine is too busy: it halted for {duration(halt_ns)}")
+        assert grew, f"{kind.upper()}'s delay did not grow, or not by much"
 
 
 def test_a_short_queue(queues, figures):

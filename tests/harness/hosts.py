@@ -221,7 +221,8 @@ class Program:
     def kill(self):
         """Ends it for good; for the way out only."""
         if not self.poll():
-            self._popen.send_signal(signal.SIGKILL)
+            # By the pidfd: Popen's own would reap it, had it ended since.
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self.poll(LIMIT_S)
 
 
@@ -245,7 +246,7 @@ class Wire:
             if spec:
                 self.argv += [option, spec]
         self.pids, self.programs, self.run = {}, [], 1
-        self._popen, self._buffer = None, b""
+        self._popen, self._buffer, self._lost = None, b"", None
 
     def __enter__(self):
         if not Path(self.argv[0]).exists():
@@ -262,16 +263,24 @@ class Wire:
             ready = self._answer()
             self.pids = {"client": ready["client"], "server": ready["server"]}
         except BaseException:
-            self.__exit__(None, None, None)
+            self._end()
             raise
         self.specs = (ready["up"], ready["down"])
         return self
 
-    def __exit__(self, *_):
-        for program in self.programs:
-            program.kill()
+    def __exit__(self, kind, *_):
+        try:
+            for program in self.programs:
+                program.kill()
+        finally:
+            status = self._end()
+        if kind is None and status:
+            raise Broken(self._explain(f"ended with status {status}"))
+
+    def _end(self):
+        """Ends the wire, if it has not been seen to end; its status, or None."""
         if self._popen is None or self._popen.returncode is not None:
-            return
+            return None
         self._popen.stdin.close()
         try:
             self._popen.wait(LIMIT_S)
@@ -279,6 +288,7 @@ class Wire:
             self._popen.kill()
             self._popen.wait()
         self._popen.stdout.close()
+        return self._popen.returncode
 
     def _explain(self, what):
         texts = [f"wire: {what}", _tail(self.stderr_path)]
@@ -294,7 +304,9 @@ class Wire:
             waiter = select.poll()
             waiter.register(self._popen.stdout, select.POLLIN)
             if not waiter.poll(max(0, end - time.monotonic()) * 1000):
-                raise Broken(self._explain(f"no answer within {LIMIT_S} s"))
+                # An answer that comes after all must not be taken for the next order's.
+                self._lost = self._explain(f"no answer within {LIMIT_S} s")
+                raise Broken(self._lost)
             more = os.read(self._popen.stdout.fileno(), 65536)
             if not more:
                 status = self._popen.wait(LIMIT_S)
@@ -310,6 +322,8 @@ class Wire:
 
     def order(self, text):
         """Gives one order and returns the wire's answer, a dict."""
+        if self._lost:
+            raise Broken(self._lost)
         try:
             self._popen.stdin.write(text.encode() + b"\n")
         except BrokenPipeError:
@@ -342,7 +356,10 @@ class Wire:
 
     def counters(self):
         """The wire's own counters of this run; its log is on the disk afterwards."""
-        return self.order("counters")
+        answer = self.order("counters")
+        if not answer["files_complete"]:
+            raise Broken(self._explain("its log or capture is not complete: is the disk full?"))
+        return answer
 
     def log(self, run=None):
         """The wire's log rows of a run (the present one unless told), as they entered."""

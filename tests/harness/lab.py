@@ -5,12 +5,13 @@ both can be read without running it; each of its tests is a claim, whose docstri
 """
 
 import ast
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shlex
 import shutil
-from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pytest
@@ -44,7 +45,7 @@ def find():
 
 def describe(folder):
     """(question, knobs) of a lab, read from its source."""
-    source = ast.parse((folder / "lab.py").read_text())
+    source = ast.parse((folder / "lab.py").read_text(encoding="utf-8"))
     question = (ast.get_docstring(source) or "").strip().split("\n")[0]
     knobs = {}
     for node in source.body:
@@ -108,6 +109,10 @@ READ = {
 }
 
 
+# COUNT times INTERVAL: a program that is at it for a minute is taken to hang.
+LONGEST_S = 30
+
+
 class BadKnob(ValueError):
     """A knob's value that is not allowed; the text names all three."""
 
@@ -124,6 +129,13 @@ def read_knobs(defaults, given):
             knobs[name] = read(text)
         except ValueError:
             raise BadKnob(f"{name}='{text}': allowed is {allowed}") from None
+    if given and {"COUNT", "INTERVAL"} <= set(knobs):
+        seconds = knobs["COUNT"] * duration_ns(knobs["INTERVAL"]) / 1e9
+        if seconds > LONGEST_S:
+            raise BadKnob(
+                f"COUNT={knobs['COUNT']} INTERVAL={knobs['INTERVAL']}: that is {seconds:.0f} s; "
+                f"allowed are {LONGEST_S} s in all"
+            )
     return knobs
 
 
@@ -134,6 +146,21 @@ def given_knobs(environment=None):
     return {
         name[len(prefix) :]: value for name, value in environment.items() if name.startswith(prefix)
     }
+
+
+def lock(slug, wait=True):
+    """A lab's lock, held while the file that is returned is open: a folder has room for one run.
+
+    Without `wait`, BlockingIOError when somebody has it.
+    """
+    tree.OUT.mkdir(parents=True, exist_ok=True)
+    file = open(tree.OUT / f".{slug}.lock", "w", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
 
 
 class Lab:
@@ -149,7 +176,7 @@ class Lab:
         self.columns, self.rows, self.notes = None, None, []
         self.charts, self.claims, self.commands, self.waterfalls = [], {}, [], {}
         self.captures, self.logs, self.ladders = [], [], []
-        self.started = False
+        self.started, self._lock = False, None
 
     def __getattr__(self, name):
         # lab.COUNT, lab.LINK: the knobs, as the guide writes them.
@@ -159,13 +186,16 @@ class Lab:
         raise AttributeError(name)
 
     def begin(self):
-        """Empties the folder, once."""
-        if not self.started:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.started = True
+        """Empties the folder, once, and keeps others out of it until write()."""
+        if self.started:
+            return
+        self._lock = lock(self.slug)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.started = True
 
-    @contextmanager
+    @contextlib.contextmanager
     def wire(self, link=None, name="wire", seed=None, **more):
         """A Wire with the lab's link and seed unless told otherwise; skips where none can run."""
         self.begin()
@@ -232,14 +262,14 @@ class Lab:
         """Keeps a chart as NAME.svg, and on the page."""
         self.begin()
         path = self.folder / f"{name}.svg"
-        path.write_text(svg)
+        path.write_text(svg, encoding="utf-8")
         self.charts.append({"file": path.name, "caption": caption})
 
     def ladder(self, name, ladder, caption="", shown=False):
         """Keeps a ladder as NAME.txt and NAME.svg, and on the page; `shown`: on the screen too."""
         words = f"{caption} ({self.question})"
         self.chart(name, ladders.svg(ladder, name, words), caption)
-        (self.folder / f"{name}.txt").write_text(ladders.text(ladder) + "\n")
+        (self.folder / f"{name}.txt").write_text(ladders.text(ladder) + "\n", encoding="utf-8")
         if shown:
             self.ladders.append(
                 {
@@ -291,8 +321,9 @@ class Lab:
         report = self.report()
         report["ended"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         text = json.dumps(report, indent=1, default=str, allow_nan=False)
-        (self.folder / "report.json").write_text(text + "\n")
+        (self.folder / "report.json").write_text(text + "\n", encoding="utf-8")
         page.leave(self, report)
+        self._lock.close()
         return report
 
 

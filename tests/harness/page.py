@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from html import escape
 
@@ -215,7 +215,7 @@ def _setting(report):
 
 def _figure(lab, chart):
     """A chart or a ladder as part of the page, and its style, which the page holds only once."""
-    svg = (lab.folder / chart["file"]).read_text()
+    svg = (lab.folder / chart["file"]).read_text(encoding="utf-8")
     styles = _STYLE.findall(svg)
     # Never smaller than it was drawn: a phone scrolls it in its box.
     svg = re.sub(r' width="([0-9]+)" height="[0-9.]+"', r' style="min-width:\1px"', svg, count=1)
@@ -378,7 +378,7 @@ def _waiting(folder, question):
 def _read(folder):
     """A lab's last report; None while there is none, or only half of one."""
     try:
-        report = json.loads((tree.OUT / folder.name / "report.json").read_text())
+        report = json.loads((tree.OUT / folder.name / "report.json").read_text(encoding="utf-8"))
         return report if isinstance(report.get("claims"), list) else None
     except (OSError, ValueError, AttributeError):
         return None
@@ -454,15 +454,10 @@ def _stand_in(folder):
     if target.exists():
         return
     target.parent.mkdir(exist_ok=True)
-    draft = tree.OUT / f".{folder.name}.{os.getpid()}.html"
-    _put(draft, _waiting(folder, labs.describe(folder)[0]))
-    try:
-        # Fails where a run has left its own page since, or has just emptied the folder.
-        os.link(draft, target)
-    except (FileExistsError, FileNotFoundError):
-        pass
-    finally:
-        draft.unlink()
+    # Not where a run has left its own page since, or has just emptied the folder.
+    with suppress(FileExistsError, FileNotFoundError):
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(_waiting(folder, labs.describe(folder)[0]))
 
 
 def leave(lab, report):

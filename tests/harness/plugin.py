@@ -16,19 +16,24 @@ from harness.lab import CANNOT_RUN_PREFIX, INCONCLUSIVE_PREFIX, Lab
 
 LABS = {}
 UNWRITTEN = set()
+PLANNED = {}
 
 
 def pytest_configure(config):
     """One Lab for each lab.py of this session.
 
     A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, nohup does so
-    with SIGHUP, and every program that a test starts would inherit that, and with it not end.
+    with SIGHUP, and every program that a test starts would inherit that, and with it not end. A
+    handler that does nothing is as good as none for us, and no program inherits it.
     """
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, lambda *_: None)
+    # Else the kernel reaps our children itself, and we never learn how they ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     LABS.clear()
     UNWRITTEN.clear()
+    PLANNED.clear()
 
 
 def lab_of(path):
@@ -76,6 +81,19 @@ def make_wire(tmp_path):
     return make
 
 
+def sentence_of(item):
+    """The sentence that a test claims."""
+    return " ".join((item.function.__doc__ or item.name).split("\n\n")[0].split())
+
+
+def pytest_collection_finish(session):
+    """Notes which claims each lab is to make."""
+    for item in session.items:
+        lab = lab_of(item.path)
+        if lab:
+            PLANNED.setdefault(lab, []).append((item.name, sentence_of(item)))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Notes which claim a report belongs to."""
@@ -83,8 +101,7 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     report.claim = None
     if lab_of(item.path) is not None:
-        words = " ".join((item.function.__doc__ or item.name).split("\n\n")[0].split())
-        report.claim = (str(item.path), item.name, words)
+        report.claim = (str(item.path), item.name, sentence_of(item))
 
 
 def message(report):
@@ -123,17 +140,22 @@ def pytest_runtest_logreport(report):
         reason = reason[len(INCONCLUSIVE_PREFIX) :]
     if report.when == "teardown":
         name, sentence = "teardown of " + name, "What was started was ended."
-    lab.claims[name] = {
-        "id": re.sub(r"^test_", "", name).replace("_", "-"),
-        "sentence": sentence,
-        "outcome": outcome,
-        "figures": dict(report.user_properties),
-        "reason": reason,
-    }
+    note_claim(lab, name, sentence, outcome, reason, dict(report.user_properties))
     if report.failed:
         lab.begin()
         with open(lab.folder / "tracebacks.txt", "a", encoding="utf-8") as file:
             print(f"== {name}\n{report.longreprtext}\n", file=file)
+
+
+def note_claim(lab, name, sentence, outcome, reason, figures):
+    """What came of one claim."""
+    lab.claims[name] = {
+        "id": re.sub(r"^test_", "", name).replace("_", "-"),
+        "sentence": sentence,
+        "outcome": outcome,
+        "figures": figures,
+        "reason": reason,
+    }
 
 
 def pytest_report_teststatus(report):
@@ -162,8 +184,11 @@ def write(lab):
 
 
 def pytest_sessionfinish(session):
-    """Writes what the labs found that did not come to their end."""
+    """Writes what the labs found that did not come to their end, and says so of each claim."""
     for lab in list(UNWRITTEN):
+        for name, sentence in PLANNED.get(lab, []):
+            if name not in lab.claims:
+                note_claim(lab, name, sentence, "error", "the run ended before its turn", {})
         write(lab)
 
 

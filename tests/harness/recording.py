@@ -8,18 +8,34 @@
     record.ladder(client_port, server_port)
 """
 
+import atexit
+import functools
 import os
+import re
+import shutil
+import tempfile
 from contextlib import contextmanager
 
 from harness import counters, ladder, tree
 from harness.dialogue import SERVER, ByHand
 from harness.lab import inconclusive, nothing_to_see
 
-CALLS = tree.BUILD / "lib" / "calls.so"
 
 # A state is claimed only where it is held for 100 ms or more; a sampler that looked away for longer
 # than this could have missed it.
 GAP_NS = 90_000_000
+
+
+@functools.cache
+def preloadable(library):
+    """A path of a library that LD_PRELOAD can name: blanks and colons would part it in two."""
+    if not re.search(r"[\s:]", str(library)):
+        return str(library)
+    folder = tempfile.mkdtemp(prefix="socklab-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chmod(folder, 0o755)
+    os.symlink(library, f"{folder}/{library.name}")
+    return f"{folder}/{library.name}"
 
 
 class Recording:
@@ -81,7 +97,7 @@ class Recording:
         """Programs that begin in here have their calls recorded."""
         asan = os.environ.get("ASAN_OPTIONS")
         more = {
-            "LD_PRELOAD": str(CALLS),
+            "LD_PRELOAD": preloadable(tree.BUILD / "lib" / "calls.so"),
             "SOCKLAB_CALLS": str(self.path(side)),
             # A sanitized program insists on its own library being the first, unless told otherwise.
             "ASAN_OPTIONS": (asan + ":" if asan else "") + "verify_asan_link_order=0",

@@ -3,13 +3,12 @@
     python3 -m harness.run_lab 6 LINK='loss 20%' SEED=3 COUNT=500
     python3 -m harness.run_lab --list
 
-Exit: 0 every claim holds, 1 one does not, 2 usage, 77 cannot run here. What cannot be told
-(inconclusive) makes no lab fail; a lab in which nothing could be told exits 77.
+Exit: 0 every claim holds, 1 one does not, 2 usage, 77 cannot run here, 130 interrupted. What cannot
+be told (inconclusive) makes no lab fail; a lab in which nothing could be told exits 77.
 """
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 
@@ -17,7 +16,7 @@ from harness import lab as labs
 from harness import tree
 from harness.screen import Screen, duration, link_words
 
-USAGE, CANNOT_RUN = 2, 77
+USAGE, CANNOT_RUN, INTERRUPTED = 2, 77, 130
 
 # Variables of the Makefile's own, which are no knobs of a lab.
 NOT_KNOBS = {"CC", "OPT", "WARN", "CFLAGS", "LDFLAGS", "EXTRA_CFLAGS", "EXTRA_LDFLAGS", "SANITIZE"}
@@ -39,7 +38,9 @@ def from_make(environment):
     _, found, words = (" " + flags).partition(" -- ")
     if not found:
         return {}
-    pairs = (word.partition("=") for word in shlex.split(words.replace("$$", "$")))
+    # make puts a backslash ahead of blanks and backslashes, and doubles each dollar sign.
+    words = (re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", words))
+    pairs = (word.replace("$$", "$").partition("=") for word in words)
     return {name.rstrip(":"): value for name, _, value in pairs if name not in NOT_KNOBS}
 
 
@@ -75,6 +76,20 @@ def check_link(link):
     if done.returncode == USAGE:
         said = done.stderr.strip().splitlines()
         die(re.sub(r"^.*link: ", "LINK: ", said[0] if said else f"'{link}' is no link"))
+
+
+def check_folder(slug):
+    """Whether the lab's results can be written, and nobody else is at it."""
+    folder = tree.OUT / slug
+    try:
+        labs.lock(slug, wait=False).close()
+        ours = not folder.exists() or os.access(folder, os.W_OK)
+    except BlockingIOError:
+        die(f"{tree.shown(folder)}: another run of this lab is under way; wait for its end", 1)
+    except PermissionError:
+        ours = False
+    if not ours:
+        die(f"{tree.shown(folder)}: belongs to another user; this helps: sudo rm -rf build", 1)
 
 
 def list_labs(out):
@@ -179,6 +194,7 @@ def run(folder, given, verbose, screen):
         die(str(fault))
     if "LINK" in knobs:
         check_link(knobs["LINK"])
+    check_folder(folder.name)
     for name, value in given.items():
         os.environ[f"SOCKLAB_KNOB_{name}"] = value
 
@@ -199,10 +215,13 @@ def run(folder, given, verbose, screen):
         screen.words("The traffic: " + ", ".join(parts) + ".")
 
     follow = Follow(Progress(screen))
-    arguments = [str(folder / "lab.py"), "-c", str(tree.ROOT / ".pytest.ini")]
+    # Relative, as pytest takes a bracket in a path for the beginning of a test's parameters.
+    arguments = [os.path.relpath(folder / "lab.py"), "-c", str(tree.ROOT / ".pytest.ini")]
     arguments += ["--rootdir", str(tree.ROOT), "-p", "no:terminal", "-p", "no:cacheprovider"]
-    # Without pytest's own words, none of its options for them.
+    # Without pytest's own words, none of its options for them; nor anybody's own.
     arguments += ["-o", "addopts=--import-mode=importlib"]
+    os.environ.pop("PYTEST_ADDOPTS", None)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     status = pytest.main(arguments, plugins=[plugin, follow])
     follow.progress.show()
     lab = plugin.LABS.get(folder / "lab.py")
@@ -213,9 +232,14 @@ def run(folder, given, verbose, screen):
     print_report(lab, report, screen)
     if verbose and (lab.folder / "tracebacks.txt").exists():
         screen.line()
-        screen.line((lab.folder / "tracebacks.txt").read_text())
+        screen.line((lab.folder / "tracebacks.txt").read_text(encoding="utf-8"))
+    if status == pytest.ExitCode.INTERRUPTED:
+        return INTERRUPTED
     outcomes = {claim["outcome"] for claim in report["claims"]}
-    if outcomes & {"fails", "error"}:
+    if outcomes & {"fails", "error"} or status not in (
+        pytest.ExitCode.OK,
+        pytest.ExitCode.TESTS_FAILED,
+    ):
         return 1
     return 0 if "holds" in outcomes else CANNOT_RUN
 

@@ -119,7 +119,7 @@ def _object_faults(value, schema, root, where):
 @lru_cache(maxsize=None)
 def load(path=PATH):
     """The schema file as a dict."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def check(value, part=None, schema=None):

@@ -17,7 +17,7 @@ CLAIMS_FOR_ONE = 50
 
 def allowed(path=ALLOWED):
     """The expressions of the file."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [re.compile(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
