@@ -715,12 +715,13 @@ def test_a_lab_that_is_under_way(made_up_lab, tmp_path):
     assert made_up_lab(text).returncode == 0
     page = tmp_path / "out" / "09-made-up" / "index.html"
     before = page.stat().st_mtime_ns
-    with open(tmp_path / "out" / ".09-made-up.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        done = made_up_lab(text)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "under way" in done.stderr and len(done.stderr.splitlines()) == 1
-        assert page.stat().st_mtime_ns == before
+    fd = os.open(page.parent, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    done = made_up_lab(text)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "under way" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert page.stat().st_mtime_ns == before
+    os.close(fd)
     assert made_up_lab(text).returncode == 0
     assert page.stat().st_mtime_ns > before
 

@@ -991,7 +991,7 @@ def test_a_shell_has_job_control_and_gives_the_terminal_back(tmp_path):
     terminal = Terminal(bash, "--norc", "-i")
     try:
         terminal.read_until(r"\$ ")
-        terminal.type(f"cd {tmp_path}; {WIRE} -- {bash} --norc -i\n", r"\r\n(.*\n)*\$ ")
+        terminal.type(f'cd {tmp_path}; "{WIRE}" -- {bash} --norc -i\n', r"\r\n(.*\n)*\$ ")
         assert "job control" not in terminal.text
         terminal.type("echo $-$((40 + 2)) $(hostname)\n", r"\r\n[a-zA-Z]*m[a-zA-Z]*42 client")
         # Ctrl-C ends the program in front, not the shell and not the wire.
@@ -1444,7 +1444,7 @@ def test_in_the_background_it_leaves_the_terminal_alone(tmp_path):
     with shell_in(tmp_path) as terminal:
         command = "sh -c 'echo u''p; read x <go; exit 6'"
         terminal.type("mkfifo go\n", r"\$ ")
-        terminal.type(f"{WIRE} -- {command}\n", r"\nup\r\n")
+        terminal.type(f'"{WIRE}" -- {command}\n', r"\nup\r\n")
         terminal.type("\x1a", r"Stopped(.|\n)*\$ ")
         pid = terminal.type("jobs -p\n", r"\n([0-9]+)\r\n(.|\n)*\$ ").group(1)
         terminal.type("bg\n", r"&(.|\n)*\$ ")
@@ -1452,7 +1452,7 @@ def test_in_the_background_it_leaves_the_terminal_alone(tmp_path):
         # Not by `wait`: there bash would take the terminal back.
         wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the wire to end")
         terminal.type("echo still $((40 + 2))\n", r"still 42")
-        terminal.type(f"{WIRE} -- true & wait $!; echo back''ground $?\n", r"background 0")
+        terminal.type(f"\"{WIRE}\" -- true & wait $!; echo back''ground $?\n", r"background 0")
         terminal.type("echo again $((40 + 3))\n", r"again 43")
 
 
@@ -1460,7 +1460,7 @@ def test_a_script_that_runs_it_is_stopped_as_one(tmp_path):
     """Ctrl-Z stops the wire, its command and the script around it; `fg` goes on with all."""
     with shell_in(tmp_path) as terminal:
         terminal.type("mkfifo go\n", r"\$ ")
-        command = f"{WIRE} -- sh -c \"echo u''p; read x <go\"; echo do''ne $?"
+        command = f"\"{WIRE}\" -- sh -c \"echo u''p; read x <go\"; echo do''ne $?"
         terminal.type(f"sh -c '{command}'\n".replace("''", '""').replace("'", "'"), r"\nup\r\n")
         terminal.type("\x1a", r"Stopped(.|\n)*\$ ")
         terminal.type("(echo go >go) & fg\n", r"\ndone 0")
@@ -1473,7 +1473,7 @@ def test_a_pipeline_with_a_pager_has_the_terminal(tmp_path):
         terminal.type("mkfifo go\n", r"\$ ")
         reader = "sh -c 'read a; echo u''p; read x </dev/tty; echo >go; cat; echo rea''d $x'"
         command = "sh -c 'echo begin; read y <go; echo e''nd'"
-        terminal.type(f"{WIRE} -- {command} | {reader}\n", r"\nup\r\n")
+        terminal.type(f'"{WIRE}" -- {command} | {reader}\n', r"\nup\r\n")
         terminal.type("word\n", r"\nend\r\nread word")
         terminal.type("echo still $((40 + 2))\n", r"still 42")
 
@@ -1482,7 +1482,7 @@ def test_an_interrupt_is_the_commands(tmp_path):
     """Ctrl-C reaches both; the wire leaves it to the command, which goes on here."""
     with shell_in(tmp_path) as terminal:
         command = 'trap "echo cau""ght" INT; echo u""p; read x; read x; exit 7'
-        terminal.type(f"{WIRE} -- bash -c '{command}'\n", r"\nup\r\n")
+        terminal.type(f"\"{WIRE}\" -- bash -c '{command}'\n", r"\nup\r\n")
         terminal.type("\x03", r"\^C(.|\n)*caught")
         terminal.type("one\ntwo\n", r"\$ ")
         terminal.type("echo status $?\n", r"status 7")
@@ -1490,7 +1490,7 @@ def test_an_interrupt_is_the_commands(tmp_path):
 
 def test_a_shell_that_is_killed_leaves_the_terminal(tmp_path):
     with shell_in(tmp_path) as terminal:
-        terminal.type(f"sh -c '{WIRE} -- bash --norc -i; read x; echo rea\"\"d $x'\n", r"\$ $")
+        terminal.type(f'sh -c \'"{WIRE}" -- bash --norc -i; read x; echo rea""d $x\'\n', r"\$ $")
         terminal.type("echo $((40 + 2))\n", r"\n42\r\n")
         terminal.type("kill -9 $$\n", r"Killed|\n")
         terminal.type("word\n", r"read word")

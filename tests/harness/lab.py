@@ -149,18 +149,18 @@ def given_knobs(environment=None):
 
 
 def lock(slug, wait=True):
-    """A lab's lock, held while the file that is returned is open: a folder has room for one run.
+    """A lab's folder, made and locked until the descriptor is closed: it has room for one run.
 
     Without `wait`, BlockingIOError when somebody has it.
     """
-    tree.OUT.mkdir(parents=True, exist_ok=True)
-    file = open(tree.OUT / f".{slug}.lock", "w", encoding="ascii")
+    (tree.OUT / slug).mkdir(parents=True, exist_ok=True)
+    fd = os.open(tree.OUT / slug, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        file.close()
+        os.close(fd)
         raise
-    return file
+    return fd
 
 
 class Lab:
@@ -190,9 +190,11 @@ class Lab:
         if self.started:
             return
         self._lock = lock(self.slug)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.iterdir():
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         self.started = True
 
     @contextlib.contextmanager
@@ -323,7 +325,9 @@ class Lab:
         text = json.dumps(report, indent=1, default=str, allow_nan=False)
         (self.folder / "report.json").write_text(text + "\n", encoding="utf-8")
         page.leave(self, report)
-        self._lock.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         return report
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from html import escape
 
@@ -454,10 +454,19 @@ def _stand_in(folder):
     if target.exists():
         return
     target.parent.mkdir(exist_ok=True)
-    # Not where a run has left its own page since, or has just emptied the folder.
-    with suppress(FileExistsError, FileNotFoundError):
-        with open(target, "x", encoding="utf-8") as file:
-            file.write(_waiting(folder, labs.describe(folder)[0]))
+    draft = tree.OUT / f".{folder.name}.{os.getpid()}.html"
+    _put(draft, _waiting(folder, labs.describe(folder)[0]))
+    try:
+        # Fails where a run has left its own page since, or has just emptied the folder.
+        os.link(draft, target)
+    except (FileExistsError, FileNotFoundError):
+        pass
+    except OSError:
+        # A file system without hard links.
+        if not target.exists():
+            os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def leave(lab, report):

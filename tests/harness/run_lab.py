@@ -82,8 +82,8 @@ def check_folder(slug):
     """Whether the lab's results can be written, and nobody else is at it."""
     folder = tree.OUT / slug
     try:
-        labs.lock(slug, wait=False).close()
-        ours = not folder.exists() or os.access(folder, os.W_OK)
+        os.close(labs.lock(slug, wait=False))
+        ours = os.access(folder, os.W_OK)
     except BlockingIOError:
         die(f"{tree.shown(folder)}: another run of this lab is under way; wait for its end", 1)
     except PermissionError:
