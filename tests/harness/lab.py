@@ -148,13 +148,13 @@ def given_knobs(environment=None):
     }
 
 
-def lock(slug, wait=True):
+def lock(folder, wait=True):
     """A lab's folder, made and locked until the descriptor is closed: it has room for one run.
 
     Without `wait`, BlockingIOError when somebody has it.
     """
-    (tree.OUT / slug).mkdir(parents=True, exist_ok=True)
-    fd = os.open(tree.OUT / slug, os.O_RDONLY | os.O_DIRECTORY)
+    folder.mkdir(parents=True, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -189,7 +189,7 @@ class Lab:
         """Empties the folder, once, and keeps others out of it until write()."""
         if self.started:
             return
-        self._lock = lock(self.slug)
+        self._lock = lock(self.folder)
         for left in self.folder.iterdir():
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)

@@ -82,7 +82,7 @@ def check_folder(slug):
     """Whether the lab's results can be written, and nobody else is at it."""
     folder = tree.OUT / slug
     try:
-        os.close(labs.lock(slug, wait=False))
+        os.close(labs.lock(folder, wait=False))
         ours = os.access(folder, os.W_OK)
     except BlockingIOError:
         die(f"{tree.shown(folder)}: another run of this lab is under way; wait for its end", 1)
