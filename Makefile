@@ -145,12 +145,14 @@ $(foreach t,$(UNIT_TESTS),$(eval $(call unit_rule,$(t))))
 
 -include $(shell find build/obj -name '*.d' 2>/dev/null)
 
-# The first python3 that has pytest: another one may stand in front of the system's on PATH.
+# The first python3 that has pytest 7 or newer (which tells its version_tuple): another one may stand in
+# front of the system's on PATH.
 PYTHON ?= $(firstword $(foreach p,python3 /usr/bin/python3,$(shell \
-	$(p) -c 'import pytest' 2>/dev/null && echo $(p))))
+	$(p) -c 'import pytest; pytest.version_tuple' 2>/dev/null && echo $(p))))
 define need_python
-	@[ -n '$(PYTHON)' ] || { echo 'make: no python3 here has pytest:' \
-		'apt install python3-pytest (Fedora: dnf install python3-pytest)' >&2; exit 1; }
+	@[ -n '$(PYTHON)' ] || { echo 'make: no python3 here has pytest 7 or newer:' \
+		'apt install python3-pytest (Fedora: dnf install python3-pytest;' \
+		'Ubuntu 22.04: pip3 install --user pytest)' >&2; exit 1; }
 endef
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 

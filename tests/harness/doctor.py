@@ -134,9 +134,9 @@ def compiles(*flags):
 
 
 def python_with_pytest():
-    """The first python3 that has pytest, as the Makefile looks for it; None if none has."""
+    """The first python3 that has pytest 7 or newer, as the Makefile looks for it; None if none has."""
     for python in (sys.executable, "python3", "/usr/bin/python3"):
-        if runs([python, "-c", "import pytest"]):
+        if runs([python, "-c", "import pytest; pytest.version_tuple"]):
             return python
     return None
 
@@ -170,7 +170,7 @@ def main():
     version = ".".join(str(number) for number in sys.version_info[:3])
     report.thing(recent, "python3", f"3.9 or newer (this is {version})", "python3", True)
     python = python_with_pytest()
-    text = f"for {python}" if python else "for python3"
+    text = f"7 or newer, for {python or 'python3 (Ubuntu 22.04: pip3 install --user pytest)'}"
     report.thing(python, "pytest", text, "python3-pytest", True)
     print("To run the wire, and so the labs:")
     check_wire(report)

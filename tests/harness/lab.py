@@ -175,7 +175,7 @@ class Lab:
         self.folder = tree.OUT / self.slug
         self.columns, self.rows, self.notes = None, None, []
         self.charts, self.claims, self.commands, self.waterfalls = [], {}, [], {}
-        self.captures, self.logs, self.ladders = [], [], []
+        self.captures, self.logs, self.ladders, self.costs = [], [], [], []
         self.started, self._lock = False, None
 
     def __getattr__(self, name):
@@ -231,6 +231,10 @@ class Lab:
                 raise
             inconclusive(f"over this link TCP is at it for too long: {reason}")
         self.commands += run.commands
+        self.costs += [
+            {"program": f"{kind}-{role}", "run": run.name, **said["usage"]}
+            for role, said in (("sender", run.sender), ("receiver", run.receiver))
+        ]
         self.check_speed(run.wire)
         overflow = sum(each.get("drops") or 0 for each in run.receiver["kernel"])
         if overflow and "during" not in more:
@@ -309,6 +313,7 @@ class Lab:
             "ladders": self.ladders,
             "waterfalls": self.waterfalls,
             "commands": self.commands,
+            "costs": self.costs,
             "files": {
                 name: [path.name for path in paths if path and path.exists()]
                 for name, paths in files.items()

@@ -164,6 +164,23 @@ def _box(label, inner):
     )
 
 
+def _costs(costs):
+    """CPU time and context switches of every sender and receiver, as a table."""
+    rows = [
+        [
+            each["program"],
+            each["run"],
+            screen.duration(each["cpu_user_ns"]),
+            screen.duration(each["cpu_system_ns"]),
+            str(each["voluntary_switches"]),
+            str(each["involuntary_switches"]),
+        ]
+        for each in costs
+    ]
+    heads = ["", "run", "CPU, user", "CPU, kernel", "switches: it waited", "it was made to"]
+    return {"columns": heads, "rows": rows}
+
+
 def _table(table):
     """Figures to the right, words to the left; the first cell of each row is its head."""
     rows = [["–" if cell is None else str(cell) for cell in row] for row in table["rows"]]
@@ -346,6 +363,12 @@ def page(lab, report):
         main.append(
             f"<details open><summary>What ran on the two hosts ({len(lines)} commands)</summary>"
             f'<pre class="fold">{"".join(lines)}</pre></details>'
+        )
+    if report["costs"]:
+        main.append(
+            "<details><summary>What it cost the programs (by the kernel's count)</summary>"
+            + _table(_costs(report["costs"]))
+            + "</details>"
         )
     main.append("</section>")
     main.append('<section aria-labelledby="files"><h2 id="files">What it left</h2>')
