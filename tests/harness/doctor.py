@@ -134,7 +134,7 @@ def compiles(*flags):
 
 
 def python_with_pytest():
-    """The first python3 that has pytest 7 or newer, as the Makefile looks for it; None if none has."""
+    """The first python3 that has pytest 7 or newer, as the Makefile looks for it, or None."""
     for python in (sys.executable, "python3", "/usr/bin/python3"):
         if runs([python, "-c", "import pytest; pytest.version_tuple"]):
             return python
