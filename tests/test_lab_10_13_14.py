@@ -1,9 +1,8 @@
 """Labs 10, 13 and 14: their claims fail when what they are about is taken away."""
 
+import functools
 import importlib.util
 import inspect
-
-import pytest
 
 from harness import lab as labs
 
@@ -47,9 +46,7 @@ def test_overload_needs_a_slow_reader(tmp_path):
     with lab.wire() as wire:
         runs = module.overload_all(lab, wire, slow=False)
         asked = {kind: module.ask(lab, wire, kind, slow=False) for kind in ("udp", "raw")}
-        with pytest.raises(AssertionError, match="kept up"):
-            module.buffers(lab, wire, slow=False)
-        module.buffers = lambda lab, wire: module.closed(runs)
+        module.buffers = functools.partial(module.buffers, slow=False)
         assert not holding(module, lab=lab, wire=wire, runs=runs, asked=asked)
 
 

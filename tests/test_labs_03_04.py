@@ -2,11 +2,12 @@
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from harness import tree
+from harness import ladder, tree
 from harness.hosts import CannotRun, Wire
 from harness.lab import CANNOT_RUN_PREFIX
 from harness.recording import Recording
@@ -101,6 +102,14 @@ def without_state(run, state, side):
     return doctored(run, record=record)
 
 
+def other_ladders(run, name="ladder"):
+    """The run with a ladder that is empty, that lacks its last packet, and that has another ack."""
+    packets = getattr(run, name)().packets
+    changed = [replace(each, ack=(each.ack or 0) + 1) for each in packets]
+    for drawn in ([], packets[:-1], changed):
+        yield doctored(run, **{name: lambda drawn=drawn: ladder.Ladder(drawn)})
+
+
 # Lab 03.
 
 
@@ -110,6 +119,8 @@ def test_three_packets(wire, asked):
     holds(claim, asked["tcp"])
     fails(claim, asked["udp"])
     fails(claim, handshake.ask(LAB, wire, "tcp", f"{LAB.LINK} drop syn:1", "four"))
+    for other in other_ladders(asked["tcp"]):
+        fails(claim, other)
     wire.link(LAB.LINK)
 
 
@@ -197,6 +208,8 @@ def test_tshark(wire, asked):
     holds(claim, asked, wire)
     other = with_rows(asked["tcp"], lambda row: row._replace(tcp_seq=row.tcp_seq + 1))
     fails(claim, {"tcp": other}, wire)
+    for other in other_ladders(asked["tcp"]):
+        fails(claim, {"tcp": other}, wire)
 
 
 # Lab 04.
@@ -218,6 +231,10 @@ def test_three_or_four(ended, later):
     """Each in the other's place."""
     holds(goodbye.test_three_segments, ended["tcp"])
     holds(goodbye.test_four_segments, later)
+    for other in other_ladders(ended["tcp"], "ending"):
+        fails(goodbye.test_three_segments, other)
+    for other in other_ladders(later, "ending"):
+        fails(goodbye.test_four_segments, other)
     holds(goodbye.test_five_states, later)
     fails(goodbye.test_four_segments, ended["tcp"])
     seen = doctored(ended["tcp"].record, gaps_ns={"client": 0})

@@ -58,6 +58,14 @@ class Exchange:
             return self.record.ladder(self.client_port, self.server_port, until_ns=until)
         return self.record.ladder(until_ns=until)
 
+    def drawn(self):
+        """What that ladder draws: [(port, flags, seq, ack, bytes)]."""
+        ports = {"client": self.client_port, "server": self.server_port}
+        return [
+            (ports[each.side], each.flags, each.seq, each.ack or 0, each.length)
+            for each in self.ladder().packets
+        ]
+
     def changes(self, side):
         """The sampler's lines of this connection."""
         return self.record.changes(side, self.client_port, self.server_port)
@@ -202,6 +210,15 @@ def test_three_packets(tcp, figures):
     assert flags == ["S", "SA", "A"], f"ahead of the first data went {', '.join(flags) or 'none'}"
     assert [row.direction for row in tcp.before_data] == ["up", "down", "up"]
     assert all(row.payload == 0 for row in tcp.before_data), "one of the three bears data"
+    # And so does the ladder have it that everybody looks at.
+    syn, synack, _ = handshake(tcp)
+    one, other, data = (syn.tcp_seq + 1) % 2**32, (synack.tcp_seq + 1) % 2**32, tcp.first_data
+    assert tcp.drawn() == [
+        (tcp.client_port, "S", syn.tcp_seq, 0, 0),
+        (tcp.server_port, "SA", synack.tcp_seq, one, 0),
+        (tcp.client_port, "A", one, other, 0),
+        (tcp.client_port, data.tcp_flags, one, other, data.payload),
+    ], "the ladder draws something else"
 
 
 def test_each_side_picks_a_number(tcp, figures):
@@ -426,10 +443,11 @@ def test_tshark_sees_the_same(asked, wire, figures):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     bits = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16}
-    theirs = set()
+    # A packet is in the capture where it enters and where it leaves: in order of the first of both.
+    theirs = {}
     for line in done.stdout.splitlines():
         _, sport, flags, seq, ack, length = line.split(",")
-        theirs.add((int(sport), int(flags, 16) & 31, int(seq), int(ack or 0), int(length)))
+        theirs[int(sport), int(flags, 16) & 31, int(seq), int(ack or 0), int(length)] = True
     rows = [row for row in tcp.rows if tcp.client_port in (row.sport, row.dport)]
     ours = {
         (
@@ -443,8 +461,13 @@ def test_tshark_sees_the_same(asked, wire, figures):
     }
     figures(packets=len(ours), seen_by_tshark=len(theirs))
     shown = {
-        (tcp.client_port if each.side == "client" else tcp.server_port, each.seq, each.length)
-        for each in tcp.ladder().packets
+        (sport, sum(bits[flag] for flag in flags), *numbers)
+        for sport, flags, *numbers in tcp.drawn()
     }
-    assert ours == theirs, "tshark reads other packets than the ladder is drawn from"
-    assert shown <= {(sport, seq, length) for sport, _, seq, _, length in theirs}
+    assert ours == set(theirs), "tshark reads other packets than the ladder is drawn from"
+    until_data = list(theirs)
+    for n, (sport, *_, length) in enumerate(until_data):
+        if sport == tcp.client_port and length:
+            del until_data[n + 1 :]
+            break
+    assert shown == set(until_data), "tshark reads other packets than the ladder draws"

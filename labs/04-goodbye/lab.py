@@ -361,6 +361,21 @@ def after_close(goodbye):
     return [row for row in goodbye.rows if row.in_ns >= closed_ns(goodbye)]
 
 
+def as_drawn(goodbye, flags):
+    """Asserts that the ladder on the page has these segments too, as the wire had them."""
+    packets = goodbye.ending().packets
+    ways = {"client": "up", "server": "down"}
+    drawn = [f"{ways[each.side]} {each.flags.replace('P', '')}" for each in packets]
+    assert drawn == flags, f"the ladder draws {', '.join(drawn) or 'none'}"
+    for packet, row in zip(packets, goodbye.segments):
+        assert (packet.left_ns, packet.arrived_ns) == (
+            row.in_ns,
+            row.out_ns,
+        ), "drawn at another time"
+        assert (packet.seq, packet.ack) == (row.tcp_seq, row.tcp_ack), "drawn with other numbers"
+        assert packet.length == row.payload == 0, "one of them bears data"
+
+
 def test_three_segments(at_once, figures):
     """A server that closes at once puts FIN and ACK in one: three segments, no FIN_WAIT_2."""
     at_once.record.clean()
@@ -376,6 +391,7 @@ def test_three_segments(at_once, figures):
     assert at_once.flags == THREE
     assert segments[1].tcp_ack == (segments[0].tcp_seq + 1) % 2**32, "the FIN is not acknowledged"
     assert segments[2].tcp_ack == (segments[1].tcp_seq + 1) % 2**32, "nor is the other"
+    as_drawn(at_once, THREE)
     # The kernel takes the segment's ACK first and its FIN next: a sample may fall in between.
     between = at_once.line("client", "FIN_WAIT_2")
     if between:
@@ -399,6 +415,7 @@ def test_four_segments(later, figures):
     assert ack.tcp_ack == (fin.tcp_seq + 1) % 2**32, "the first FIN is not acknowledged plus one"
     assert last.tcp_ack == (other.tcp_seq + 1) % 2**32, "the second FIN is not, either"
     assert ack.in_ns < close.called_ns < other.in_ns, "the server's FIN is not its close()'s"
+    as_drawn(later, FOUR)
 
 
 def test_five_states(later, figures):

@@ -239,6 +239,13 @@ def test_bursts(bursty, figures):
         ), "the account counts other bursts than the wire made"
         assert account["max"] == max(lengths), "the account's longest burst is not the wire's"
     assert mean["bursty"] > 1.5 * mean["alone"], "the bursts are no longer than chance makes them"
+    alone, bursts = (len(bursty[name].killed) for name in ("alone", "bursty"))
+    apart = abs(alone - bursts)
+    # What comes in bursts of four is a sum of few: the variance of the one count is up to seven
+    # times what it is about, and of the other as much as that. Three standard deviations.
+    assert apart <= 3 * (8 * (alone + bursts) / 2) ** 0.5, "the two rates are not the same"
+    if apart > 0.25 * max(alone, bursts):
+        nothing_to_see("by chance the two rates differ by a quarter: take another SEED")
 
 
 def test_the_tail(lab, clean_wire, figures):
