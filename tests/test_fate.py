@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness.fate_oracle import Oracle, bits_of
+from harness.fate_oracle import CLASSES, DIRECTIONS, Oracle, bits_of
 from harness.tree import program
 
 HEADER = "direction,class,index,fate,copies,corrupted,ahead,delay_ns"
@@ -65,11 +65,10 @@ def test_generator_is_splitmix64():
 @pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
 @pytest.mark.parametrize("spec", SPECS)
 def test_fates_are_the_oracles(spec, seed):
-    """Both generators agree on every field of every fate, to the bit."""
+    """Both generators agree on every field of every fate of every class, to the bit."""
     fates = dry_run(60, "--link", spec, "--seed", str(seed))
-    assert list(fates) == [
-        (direction, name) for direction in ("up", "down") for name in ("tcp", "udp", "icmp", "raw")
-    ]
+    assert list(fates) == [(direction, name) for direction in DIRECTIONS for name in CLASSES]
+    assert {len(rows) for rows in fates.values()} == {60}
     for (direction, name), rows in fates.items():
         oracle = Oracle(spec, seed, direction)
         for index, row in enumerate(rows):
@@ -120,7 +119,7 @@ def test_directions_are_apart():
     both = dry_run(500, "--link", "loss 30%", "--seed", "5")
     up = dry_run(500, "--up", "loss 30%", "--seed", "5")
     down = dry_run(500, "--down", "loss 30%", "--seed", "5")
-    for name in ("tcp", "udp", "icmp", "raw"):
+    for name in CLASSES:
         assert up["up", name] == both["up", name]
         assert down["down", name] == both["down", name]
         assert set(results(up["down", name])) == {"delivered"}
@@ -129,9 +128,9 @@ def test_directions_are_apart():
 
 
 def test_each_class_has_its_own_fates():
-    """No two of the eight lists are alike."""
+    """No two of the fourteen lists are alike."""
     lists = [tuple(results(rows)) for rows in dry_run(200, "--link", "loss 50%").values()]
-    assert len(set(lists)) == len(lists) == 8
+    assert len(set(lists)) == len(lists) == 14
 
 
 WORDS = "delay, loss, duplicate, corrupt, reorder, rate, limit, drop, block, reject, allow"

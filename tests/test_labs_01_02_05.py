@@ -1,6 +1,7 @@
 """Labs 01, 02 and 05: each claim fails when what it is about is taken away; each guide works."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -236,6 +237,45 @@ def test_boundaries_framing(make_wire, boundaries):
     holds(boundaries.test_one_read_per_message_is_caught, knobs, long)
     fails(boundaries.test_framing_mends_it, knobs, long)
     fails(boundaries.test_why_nobody_noticed, long)
+
+
+# The pages.
+
+
+@pytest.mark.parametrize(
+    "folder, pictures",
+    [
+        ("01-echo", {"tcp", "udp"}),
+        ("02-ports", {"one-port", "firewall"}),
+        ("05-boundaries", {"tcp", "udp"}),
+    ],
+)
+def test_page_shows_what_ran(make_wire, tmp_path, folder, pictures):
+    """Each run leaves its ladders, with packets in them, and the commands of both hosts."""
+    with make_wire():
+        pass  # where no wire can be made, this is skipped
+    environment = {key: value for key, value in os.environ.items() if "SOCKLAB_KNOB" not in key}
+    environment.update(SOCKLAB_OUT=str(tmp_path), PYTHONPATH=str(tree.ROOT / "tests"))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.run_lab", folder[:2].lstrip("0")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads((tmp_path / folder / "report.json").read_text())
+    if "too slow" in done.stdout:
+        pytest.skip("this machine is too slow to be drawn")
+    assert {chart["file"] for chart in report["charts"]} == {f"{name}.svg" for name in pictures}
+    for name in pictures:
+        drawn = (tmp_path / folder / f"{name}.txt").read_text()
+        assert "▶" in drawn and ("SYN" in drawn or " bytes " in drawn), f"{name}: {drawn}"
+    for host in ("client", "server"):
+        ran = [line for line in report["commands"] if line.startswith(f"on {host} ")]
+        assert [line for line in ran if "tcp-states" not in line], f"nothing ran on the {host}"
+        assert all("# typed: " in line for line in ran if " by_hand" in line), ran
+    page = (tmp_path / folder / "index.html").read_text()
+    assert "What ran on the two hosts" in page and "What it looks like" in page
 
 
 # The guides.

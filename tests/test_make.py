@@ -186,6 +186,43 @@ def test_doctor():
     needs = [line for line in lines if line.split()[:1] == ["MISSING"]]
     assert (done.returncode == 0) == lines[-1].startswith("Everything that is needed is here")
     assert not needs or done.returncode == doctor.CANNOT_RUN
+    # The wire's own line, and not the packages' alone: without a TUN device no lab runs.
+    said = [line for line in lines if re.match(r"  (ok|missing) +/dev/net/tun\b", line)]
+    if not (tree.ROOT / "build" / "bin" / "wire").exists():
+        assert any("not built yet" in line for line in lines)
+        return
+    assert len(said) == 1, done.stdout
+    assert said[0].startswith("  ok") or done.returncode == doctor.CANNOT_RUN
+
+
+def fake_doctor(tmp_path, status):
+    """The doctor in a tree of its own, whose wire says two lines and exits with that."""
+    for folder in ("tests/harness", "build/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(tree.ROOT / "tests" / "harness" / "doctor.py", tmp_path / "tests" / "harness")
+    wire = tmp_path / "build" / "bin" / "wire"
+    wire.write_text(
+        '#!/bin/sh\n[ "$*" = --check ] || exit 2\n'
+        "echo 'missing  /dev/net/tun: it is made up'\necho 'sudo make-it-up' >&2\n"
+        f"exit {status}\n"
+    )
+    wire.chmod(0o755)
+    command = [sys.executable, str(tmp_path / "tests" / "harness" / "doctor.py")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_doctor_hears_the_wire(tmp_path):
+    """Where the wire cannot run, its reason is shown, and nobody is told that all is well."""
+    done = fake_doctor(tmp_path / "cannot", doctor.CANNOT_RUN)
+    assert (done.returncode, done.stderr) == (doctor.CANNOT_RUN, "")
+    lines = done.stdout.splitlines()
+    assert "  missing  /dev/net/tun: it is made up" in lines and "  sudo make-it-up" in lines
+    assert "Everything that is needed is here" not in done.stdout
+    assert "the labs cannot run yet" in lines[-1]
+    # And it is the wire that it hears: this one says 0, and the rest of the machine is as it was.
+    done = fake_doctor(tmp_path / "can", 0)
+    missing = re.search("^Needed: ", done.stdout, re.MULTILINE)
+    assert done.returncode == (doctor.CANNOT_RUN if missing else 0), done.stdout
 
 
 def test_doctor_without_anything(tmp_path):

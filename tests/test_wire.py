@@ -703,6 +703,27 @@ def test_tshark_reads_the_capture(wire):
     assert len(re.findall(r"lost: draw \S+ < 0.3", done.stdout)) >= len(w.rows(fate="lost"))
 
 
+def test_what_a_full_tap_drops_is_counted(wire):
+    """While the wire stands still its TAPs fill; each packet that one drops is in its count."""
+    text = (ROOT / "common" / "wire" / "host.h").read_text(encoding="utf-8")
+    held = int(re.search(r"HOST_TAP_FRAMES = (\d+)", text).group(1))
+    # Lost to the last: so nothing answers, and the way down stays empty.
+    w = wire("--up", "loss 100%")
+    os.kill(w.process.pid, signal.SIGSTOP)
+    # A signal is sent, not yet heard; a child that stands still is reported.
+    assert os.WIFSTOPPED(os.waitpid(w.process.pid, os.WUNTRACED)[1])
+    sent = held + 3000
+    try:
+        w.send_udp(sent)
+    finally:
+        os.kill(w.process.pid, signal.SIGCONT)
+    counters = w.settle()
+    entered = counters["up"]["udp"]["entered"]
+    assert entered >= held
+    assert counters["client_tx_dropped"] == sent - entered > 0
+    assert counters["server_tx_dropped"] == 0
+
+
 def test_ipv6(wire):
     w = wire("--link", "delay 5ms")
     w.send_udp(3, family="6", to="fd00::2")
@@ -879,6 +900,104 @@ def test_the_end_of_its_parent_is_the_end_of_the_wire(tmp_path):
     os.close(write)
     parent.stdout.close()
     parent.stderr.close()
+
+
+def branded(brand):
+    """The processes that were started with these letters in their environment."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                if brand in pathlib.Path(f"/proc/{entry}/environ").read_bytes():
+                    found.append(int(entry))
+    return found
+
+
+def keepers(namespaces):
+    """The processes, but for this one, that hold one of these namespaces by a descriptor."""
+    links = {f"net:[{number}]" for number in namespaces}
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            with contextlib.suppress(OSError):
+                for fd in os.listdir(f"/proc/{entry}/fd"):
+                    with contextlib.suppress(OSError):
+                        if os.readlink(f"/proc/{entry}/fd/{fd}") in links:
+                            found.append(int(entry))
+    return found
+
+
+def devices(namespace):
+    """The network devices there; None where nobody lets us look."""
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/self/fd/{namespace}", "cat", "/proc/self/net/dev"],
+        pass_fds=[namespace],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.findall(r"(?m)^ *(\S+):", done.stdout)
+    return set(found) if done.returncode == 0 else None
+
+
+@pytest.mark.parametrize("end", ["kill", "parent"])
+def test_a_killed_wire_takes_its_command_along(tmp_path, end):
+    """With a command as without: kill -9 of it, or of its parent, leaves nothing behind."""
+    brand = f"killed-in-{tmp_path}"
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+    # Deaf to all signals that can be ignored, with children of its own on both hosts.
+    command = (
+        "trap '' TERM INT HUP; sleep 1000 & on server sleep 1000 & "
+        "readlink /proc/self/ns/net; on server readlink /proc/self/ns/net; wait"
+    )
+    script = (
+        "import subprocess, sys\n"
+        "w = subprocess.Popen(sys.argv[1:])\n"
+        "print(w.pid, flush=True)\n"
+        "w.wait()\n"
+    )
+    run_wire("--", "true")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, WIRE, "--link", "delay 5s", "--", "sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "WIRE_TEST": brand},
+        text=True,
+    )
+    # The wire's PID and its command's lines come in any order.
+    said = [parent.stdout.readline() for _ in range(3)]
+    pids = [int(line) for line in said if line.strip().isdigit()]
+    namespaces = {int(n) for n in re.findall(r"net:\[(\d+)\]", "".join(said))}
+    assert len(pids) == 1 and len(namespaces) == 2, said
+    # Both `sleep`, the shell, and a holder on each host.
+    wait_until(lambda: len(relatives(namespaces)) >= 5, "the command's children to be there")
+    assert len(branded(brand.encode())) >= 4
+    with contextlib.ExitStack() as stack:
+        # Nothing that a broken wire leaves behind outlives the test.
+        stack.callback(lambda: [os.kill(pid, signal.SIGKILL) for pid in branded(brand.encode())])
+        # To look into them afterwards; what is in there dies with the wire all the same.
+        kept = []
+        if shutil.which("nsenter"):
+            for number in sorted(namespaces):
+                kept.append(os.open(f"/proc/{relatives({number})[0]}/ns/net", os.O_RDONLY))
+                stack.callback(os.close, kept[-1])
+        kept = [fd for fd in kept if devices(fd) is not None]
+        assert all(devices(fd) == {"lo", "eth0"} for fd in kept)
+        if end == "kill":
+            os.kill(pids[0], signal.SIGKILL)
+            parent.wait(PATIENCE_S)
+        else:
+            parent.kill()
+            parent.wait()
+        # All that came of it held this pipe: with the last of them it is closed.
+        assert select.select([parent.stdout], [], [], PATIENCE_S)[0], "something lives on"
+        assert parent.stdout.read() == ""
+        parent.stdout.close()
+        wait_until(lambda: branded(brand.encode()) == [], "all that the wire started to end")
+        wait_until(lambda: relatives(namespaces) == [], "processes of the hosts to end")
+        wait_until(lambda: keepers(namespaces) == [], "the last hold on their namespaces to go")
+        wait_until(lambda: all(devices(fd) == {"lo"} for fd in kept), "the TAPs to go")
+    assert pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8") == mounts
 
 
 def test_a_killed_program_leaves_nothing_and_the_wire_goes_on(wire):

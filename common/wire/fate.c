@@ -963,7 +963,12 @@ int fate_dry_run(FILE *out, const struct fate_spec spec[FATE_DIRECTIONS], uint64
 		{.class = FRAME_UDP, .drops = 1u << FRAME_DROP_UDP, .body_length = 1},
 		{.class = FRAME_ICMP, .drops = 1u << FRAME_DROP_ICMP, .body_length = 1},
 		{.class = FRAME_RAW, .drops = 1u << FRAME_DROP_RAW, .body_length = 1},
+		{.class = FRAME_FRAG, .body_length = 1},
+		{.class = FRAME_ARP, .body_length = 1},
+		{.class = FRAME_OTHER, .body_length = 1},
 	};
+
+	_Static_assert(sizeof(infos) / sizeof(infos[0]) == FRAME_CLASSES, "a class has no fates");
 
 	fputs("direction,class,index,fate,copies,corrupted,ahead,delay_ns\n", out);
 	for (unsigned int direction = 0; direction < FATE_DIRECTIONS; direction++) {

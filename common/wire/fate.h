@@ -211,9 +211,10 @@ const char *fate_direction_name(enum fate_direction direction);
 const char *fate_result_name(enum fate_result result);
 
 /*
- * Writes, as CSV, the first n fates of each of tcp, udp, icmp and raw in both directions, without a
- * packet: what depends on ports, flags or time (a firewall's ports, `drop syn`, rate, limit) is not
- * in it. Returns 0, or -1 with errno.
+ * Writes, as CSV, the first n fates of each class in both directions, without a packet: what depends
+ * on ports, flags, a fragment's protocol or time (a firewall's ports, `drop syn`, `block udp` of a
+ * fragment, rate, limit) is not in it. Each has something to corrupt, as all IP packets with a body
+ * have. Returns 0, or -1 with errno.
  */
 int fate_dry_run(
 	FILE *out, const struct fate_spec spec[FATE_DIRECTIONS], uint64_t seed, uint64_t n);

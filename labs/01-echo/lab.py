@@ -2,16 +2,26 @@
 
 import os
 import re
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
 
 from harness.dialogue import SERVER, ByHand, Dialogue, sockets
+from harness.recording import Recording
+from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "delay 1ms", "SEED": 7}
 
 LINE, PREFIXED = "hello", "server-hello"
+
+PICTURES = {
+    "tcp": "TCP: a connection is made, two lines cross, one is answered, and both ends close it.",
+    "udp": "UDP: the same lines, one datagram each. Nothing goes ahead of them, and no packet "
+    "tells the server that the client is gone.",
+}
 
 
 @dataclass
@@ -27,6 +37,8 @@ class Talk:
     alone: list = None  # the same before it came
     packets: dict = field(default_factory=dict)  # {step: the wire's rows of that step}
     unheard: list = None  # what the client was told after PREFIXED
+    port: int = None  # the server's
+    over_ns: int = None  # when the first client was gone
     next_heard: str = None  # by a second client
 
 
@@ -41,8 +53,11 @@ def descriptors(program):
     return found
 
 
-def talk(wire, kind):
-    """A server, a client that says LINE, PREFIXED and Q, and a second client after it."""
+def talk(wire, kind, record=None):
+    """A server, a client that says LINE, PREFIXED and Q, and a second client after it.
+
+    With a Recording that has begun, what the server and the first client call is recorded.
+    """
     result = Talk(kind)
     seen = 0
 
@@ -52,15 +67,20 @@ def talk(wire, kind):
         rows = wire.log()
         result.packets[name], seen = rows[seen:], len(rows)
 
-    wire.new_run()
+    def start(side, *words, label):
+        with record.recorded(side) if record else nullcontext():
+            return noted(Dialogue(wire, side, *words, label=label))
+
+    if record is None:
+        wire.new_run()
     where = [SERVER] if kind == "raw" else [0, SERVER]
-    server = Dialogue(wire, "server", f"{kind}-talk_server", *where, label=f"{kind}-server")
+    server = start("server", f"{kind}-talk_server", *where, label=f"{kind}-server")
     port = [] if kind == "raw" else [server.hear().split()[-1]]
     if kind == "raw":
         server.hear()
     result.before, result.alone = descriptors(server), sockets(wire, "server", kind)
 
-    client = Dialogue(wire, "client", f"{kind}-talk_client", SERVER, *port, label=f"{kind}-client")
+    client = start("client", f"{kind}-talk_client", SERVER, *port, label=f"{kind}-client")
     client.say(LINE)
     result.heard = client.hear()
     result.printed.append(server.hear())
@@ -76,8 +96,9 @@ def talk(wire, kind):
         result.printed.append(server.hear())
         wire.until_closed()
     step("Q")
+    result.port, result.over_ns = int(port[0]) if port else None, time.monotonic_ns()
 
-    again = Dialogue(wire, "client", f"{kind}-talk_client", SERVER, *port, label=f"{kind}-second")
+    again = start("client", f"{kind}-talk_client", SERVER, *port, label=f"{kind}-second")
     again.say(LINE)
     result.next_heard = again.hear()
     again.say("Q")
@@ -91,12 +112,19 @@ def wire(lab):
     """One wire for all."""
     with lab.wire() as wire:
         yield wire
+        lab.commands += commands(wire)
 
 
 @pytest.fixture(scope="module")
 def talks(lab, wire):
     """TCP, UDP and RAW, one after the other."""
-    talks = {kind: talk(wire, kind) for kind in KINDS}
+    talks = {}
+    for kind in KINDS:
+        record = Recording(lab, wire, kind)
+        with record:
+            talks[kind] = talk(wire, kind, record)
+        if kind in PICTURES:
+            draw(lab, record, talks[kind])
     lab.table(
         [
             "",
@@ -127,6 +155,14 @@ def talks(lab, wire):
         "object for each client; UDP and RAW have one for everybody."
     )
     return talks
+
+
+def draw(lab, record, each):
+    """The first client's whole visit; the second one's is left out."""
+    ports = ()
+    if each.kind == "tcp":
+        ports = next(row.sport for row in record.rows if row.direction == "up"), each.port
+    lab.ladder(each.kind, record.ladder(*ports, until_ns=each.over_ns), PICTURES[each.kind])
 
 
 def lines_of(each, step, direction):
@@ -210,7 +246,7 @@ def test_the_server_stays(talks, figures):
 
 def served_by_cat(wire, kind, program="cat"):
     """What a client gets back from `cat`, run with a socket as its stdin and its stdout."""
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = noted(ByHand(wire, "server")), noted(ByHand(wire, "client"))
     listening, port = server.bound(kind)
     fd = client.connected(kind, port)
     if kind == "tcp":

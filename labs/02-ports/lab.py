@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from harness import ladder
 from harness.dialogue import CLIENT, SERVER, ByHand, sockets, unread, until
 from harness.lab import nothing_to_see
+from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "", "SEED": 7, "FLOWS": 3}
@@ -26,6 +28,24 @@ class Visit:
     said: dict = field(default_factory=dict)  # {client's address: what was read as coming from it}
     table: list = None  # the server's /proc/net/KIND
     ports_on_the_wire: set = None  # destinations of what the clients sent
+    rows: list = field(default_factory=list)  # the wire's, until everybody has said a word
+
+
+def by_hand(wire, host):
+    """A process of calls by hand; what they are is for the page, too."""
+    return noted(ByHand(wire, host))
+
+
+def steps(rows, near, far):
+    """A ladder of more than one connection: each packet bears the port that tells them apart.
+
+    `near` and `far` are the words in front of it, and the row's end it is at, going up and down.
+    """
+    found = ladder.build(rows)
+    for each in found.packets:
+        words, end = near if each.row.direction == "up" else far
+        each.name += f" {words} {getattr(each.row, end)}"
+    return found
 
 
 def word(number):
@@ -36,7 +56,7 @@ def word(number):
 def visit(wire, kind, clients):
     """`clients` clients, each with a socket of its own, say a word each to one server."""
     wire.new_run()
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     fd, port = server.bound(kind)
     result = Visit(port=port)
     for number in range(clients):
@@ -54,7 +74,8 @@ def visit(wire, kind, clients):
             result.said[answer.address + ((number,) if kind == "raw" else ())] = text.decode()
     result.table = sockets(wire, "server", kind)
     wire.drain()
-    rows = [row for row in wire.log() if row.direction == "up" and row.class_ == kind]
+    result.rows = wire.log()
+    rows = [row for row in result.rows if row.direction == "up" and row.class_ == kind]
     result.ports_on_the_wire = {row.dport for row in rows}
     client.kill()
     server.kill()
@@ -66,6 +87,7 @@ def wire(lab):
     """One wire for all."""
     with lab.wire() as wire:
         yield wire
+        lab.commands += commands(wire)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +126,7 @@ def visits(lab, wire, seconds, copies):
 
 def second_bind(wire, kind, options=(), other=None):
     """bind() (and listen()) to a port that is bound; what the second one returned."""
-    server = ByHand(wire, "server")
+    server = by_hand(wire, "server")
     _, port = server.bound(kind, options=options)
     fd = server.socket(other or kind)
     for option in options:
@@ -125,7 +147,7 @@ def seconds(wire):
 
 def copies_of_one(wire, kind, listeners=2):
     """How many of so many sockets at one address read one and the same packet."""
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     fd, port = server.bound(kind, options=["SO_REUSEADDR"])
     fds = [fd]
     for _ in range(listeners - 1):
@@ -218,7 +240,7 @@ def restart(wire, options=(), server_closes_first=True):
 
     The server sets the options in both of its lives, as programs do.
     """
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     fd, port = server.bound("tcp", options=options)
     own = client.connected("tcp", port)
     conn = server.must(f"accept {fd}").value
@@ -260,7 +282,7 @@ def test_reuseaddr_is_for_the_restart(restarted, figures):
 
 def shares(wire, listeners, connections=CROWD):
     """How many of the connections fell to each of the listeners at one port."""
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     fd, port = server.bound("tcp", options=["SO_REUSEPORT"])
     for _ in range(listeners - 1):
         server.bound("tcp", port, options=["SO_REUSEPORT"])
@@ -293,7 +315,7 @@ def test_reuseport_shares(shared, figures):
 
 def both_ports(wire, other="udp"):
     """TCP PORT and UDP PORT at once: what each read of "to KIND"."""
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     listening, _ = server.bound("tcp", PORT)
     fd = server.socket(other)
     second = server.call(f"bind {fd} {SERVER} {PORT}")
@@ -341,16 +363,18 @@ class Walled:
     closed: object = None  # connect() to another port
     blocked: set = None  # destination ports of the packets that died at the firewall
     passed: set = None  # of those that passed
+    rows: list = field(default_factory=list)  # the wire's, all of them
 
 
 def firewall(wire, rule=True):
     """A conversation at one port, an attempt at another, `allow tcp:PORT` on the wire both ways."""
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+    server, client = by_hand(wire, "server"), by_hand(wire, "client")
     (fd, port), (_, other) = server.bound("tcp"), server.bound("tcp")
     before = wire.specs
     wire.new_run()
     if rule:
-        wire.link(f"allow tcp:{port}")
+        wire.up(f"{before[0]} allow tcp:{port}".strip())
+        wire.down(f"{before[1]} allow tcp:{port}".strip())
     result = Walled()
     own = client.connected("tcp", port)
     conn = server.must(f"accept {fd}").value
@@ -362,7 +386,8 @@ def firewall(wire, rule=True):
     client.must(f"setsockopt {late} SO_SNDTIMEO {GIVE_UP_MS}")
     result.closed = client.call(f"connect {late} {SERVER} {other}")
     wire.drain()
-    up = [row for row in wire.log() if row.direction == "up" and row.class_ == "tcp"]
+    result.rows = wire.log()
+    up = [row for row in result.rows if row.direction == "up" and row.class_ == "tcp"]
     result.blocked = {row.dport for row in up if row.fate == "blocked"}
     result.passed = {row.dport for row in up if row.fate == "delivered"}
     result.ports = {"accepted": port, "other": other}
@@ -375,9 +400,29 @@ def firewall(wire, rule=True):
 
 @pytest.fixture(scope="module")
 def walled(lab):
-    """On a wire of its own, for its link changes."""
-    with lab.wire(name="firewall") as wire:
-        yield firewall(wire)
+    """On a wire of its own, for its link changes; and what is drawn, for its delay.
+
+    Where packets take no time there is no telling from a picture how they crossed; and a SYN that
+    LINK loses is none that the firewall stops.
+    """
+    with lab.wire(link="delay 2ms", name="firewall") as wire:
+        two = visit(wire, "tcp", min(2, lab.FLOWS))
+        walled = firewall(wire)
+        lab.commands += commands(wire)
+    pair = steps(two.rows, ("from", "sport"), ("to", "dport"))
+    pair.ends["server"] = f"server, port {two.port}"
+    lab.ladder(
+        "one-port",
+        pair,
+        "TCP: the clients of one server. Its port is the same for all of them; theirs are not.",
+    )
+    lab.ladder(
+        "firewall",
+        steps(walled.rows, ("to", "dport"), ("from", "sport")),
+        f"A firewall that passes port {walled.ports['accepted']} only: accept() made a socket, and "
+        f"no port. What goes to port {walled.ports['other']} dies on the way.",
+    )
+    return walled
 
 
 def test_a_firewall_for_one_port(walled, figures):

@@ -1,11 +1,14 @@
 """How many reads does one write make?"""
 
+import time
 from dataclasses import dataclass
 
 import pytest
 
 from harness.dialogue import CLIENT, SERVER, ByHand, unread, until
 from harness.lab import nothing_to_see
+from harness.recording import Recording
+from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "delay 2ms rate 10mbit", "SEED": 7, "COUNT": 20, "BYTES": 6000}
@@ -13,6 +16,11 @@ KNOBS = {"LINK": "delay 2ms rate 10mbit", "SEED": 7, "COUNT": 20, "BYTES": 6000}
 WRITES, PIECE = 10, "abcde"
 LARGE, READ = 3000, 1000
 HEADER = 20  # an IPv4 header without options
+
+PICTURES = {
+    "tcp": "TCP: ten calls write, fewer packets carry it, and one call reads it all.",
+    "udp": "UDP: each of the ten writes is a packet of its own, and each packet a read.",
+}
 
 
 @dataclass
@@ -25,6 +33,10 @@ class Pair:
     client: ByHand
     own: int
     delivered: int = 0  # datagrams that the server's kernel had handed up before
+    since_ns: int = 0  # when all this was there
+    port: int = None  # the client's
+    server_port: int = None
+    over_ns: int = None  # when they were told to end
 
     def reads(self, size):
         """Reads of so many bytes until nothing is left."""
@@ -37,19 +49,28 @@ class Pair:
 
     def end(self):
         """Ends both."""
+        self.over_ns = time.monotonic_ns()
         self.client.kill()
         self.server.kill()
 
 
-def pair(wire, kind):
-    """A Pair, after a new run has begun and its handshake, if any, is over."""
-    wire.new_run()
-    server, client = ByHand(wire, "server"), ByHand(wire, "client")
+def pair(wire, kind, record=None):
+    """A Pair, after a new run has begun and its handshake, if any, is over.
+
+    With a Recording, which is a new run itself, the calls of both are recorded.
+    """
+    if record is None:
+        wire.new_run()
+    server, client = (
+        noted(record.by_hand(side) if record else ByHand(wire, side))
+        for side in ("server", "client")
+    )
     fd, port = server.bound(kind)
     own = client.connected(kind, port)
     if kind == "tcp":
         fd = server.must(f"accept {fd}").value
-    return Pair(kind, server, fd, client, own, delivered(wire))
+    now_ns, own_port = time.monotonic_ns(), client.name(own).port
+    return Pair(kind, server, fd, client, own, delivered(wire), now_ns, own_port, port)
 
 
 def delivered(wire):
@@ -73,9 +94,9 @@ def is_there(wire, ends, size, datagrams=1):
     wire.drain()
 
 
-def many_writes(wire, kind, read_at_once=False):
+def many_writes(wire, kind, read_at_once=False, ends=None):
     """WRITES writes of PIECE, and then reads: (packets, [Answer of each read])."""
-    ends = pair(wire, kind)
+    ends = ends or pair(wire, kind)
     reads = []
     for _ in range(WRITES):
         ends.client.must(f"send {ends.own} {PIECE}")
@@ -115,12 +136,24 @@ def wire(lab):
     """A wire that only takes its time, for what needs no more."""
     with lab.wire(link="delay 5ms", name="first") as wire:
         yield wire
+        lab.commands += commands(wire)
 
 
 @pytest.fixture(scope="module")
-def many(wire):
+def many(lab, wire):
     """Ten small writes."""
-    return {kind: many_writes(wire, kind) for kind in KINDS}
+    found = {}
+    for kind in KINDS:
+        record = Recording(lab, wire, kind)
+        with record:
+            ends = pair(wire, kind, record)
+            found[kind] = many_writes(wire, kind, ends=ends)
+        if kind in PICTURES:
+            # UDP has no connection to tell its calls by: they are all of these two sockets.
+            ports = (ends.port, ends.server_port) if kind == "tcp" else ()
+            cut = {"since_ns": ends.since_ns, "until_ns": ends.over_ns}
+            lab.ladder(kind, record.ladder(*ports, **cut), PICTURES[kind])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +334,7 @@ def slow_wire(lab):
     """The wire with the lab's link, on which a long message takes a while to arrive."""
     with lab.wire() as wire:
         yield wire
+        lab.commands += commands(wire)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from harness import charts, tcp
+from harness import charts, ladder, tcp
 from harness.lab import duration_ns, inconclusive, nothing_to_see, same, seqs
 from harness.screen import duration
 from harness.tree import KINDS
@@ -288,7 +288,7 @@ def halves(lab):
     with lab.wire(link="delay 10ms", name="halves") as wire:
         program = "tcp-write_write_read"
         settings = {"count": 15, "interval": "1ms", "size": 200}
-        return {
+        found = {
             "two": lab.exchange(wire, "tcp", program=program, name="two-writes", **settings),
             "nodelay": lab.exchange(
                 wire,
@@ -300,6 +300,16 @@ def halves(lab):
             ),
             "one": lab.exchange(wire, "tcp", name="one-write", **settings),
         }
+    rows = found["two"].wire_rows
+    starts = [row.in_ns for row in rows if row.kind == "request"]
+    ends = [row.in_ns for row in rows if row.kind == "reply"]
+    lab.ladder(
+        "two-writes",
+        ladder.build(rows, since_ns=min(starts, default=None), until_ns=(ends[1:2] or [None])[0]),
+        "A request in two writes, twice. The second half waits for the ACK of the first. A new "
+        "connection's first ACK comes at once; the next is delayed by the server.",
+    )
+    return found
 
 
 def second_halves(done):

@@ -93,7 +93,7 @@ class Recording:
         return self.wire.folder / f"{self.name}-{side}-calls.csv"
 
     @contextmanager
-    def _recorded(self, side):
+    def recorded(self, side):
         """Programs that begin in here have their calls recorded."""
         asan = os.environ.get("ASAN_OPTIONS")
         more = {
@@ -116,7 +116,7 @@ class Recording:
     def start(self, side, program, *args, **more):
         """Starts a program as Wire.start does, with its calls recorded."""
         more.setdefault("label", f"{self.name}-{program}")
-        with self._recorded(side):
+        with self.recorded(side):
             started = self.wire.start(side, program, *args, **more)
         self.programs.append(started)
         words = (os.path.basename(started.argv[0]), *started.argv[1:])
@@ -133,7 +133,7 @@ class Recording:
 
     def by_hand(self, side):
         """A ByHand on a host, with its calls recorded."""
-        with self._recorded(side):
+        with self.recorded(side):
             hands = ByHand(self.wire, side, label=f"{self.name}-{side}-by-hand")
         self.programs.append(hands)
         return hands

@@ -69,12 +69,36 @@ def of(wire, host, name="tcp", port=None, state=None):
     ]
 
 
+TYPED = 24  # lines of what was typed into a program, and no more: some are given hundreds
+
+
+def noted(program):
+    """The same program; what is typed into it from here on is kept for `commands`."""
+    put, typed = program.put, []
+
+    def note(text):
+        typed.extend(text.splitlines())
+        put(text)
+
+    program.put, program.typed = note, typed
+    return program
+
+
 def commands(wire):
-    """What ran on the hosts of a wire so far, each as a line for a shell inside it."""
-    return [
-        shlex.join(["on", each.host, os.path.basename(each.argv[0]), *each.argv[1:]])
-        for each in wire.programs
-    ]
+    """What ran on the hosts of a wire so far, each as a line for a shell inside it.
+
+    What was typed into a program follows as a comment, if it is `noted`.
+    """
+    found = []
+    for each in wire.programs:
+        line = shlex.join(["on", each.host, os.path.basename(each.argv[0]), *each.argv[1:]])
+        typed = getattr(each, "typed", [])
+        if typed:
+            line += "  # typed: " + "; ".join(typed[:TYPED])
+        if len(typed) > TYPED:
+            line += f"; and {len(typed) - TYPED} lines more"
+        found.append(line)
+    return found
 
 
 def until(wire, true, what, programs=()):
