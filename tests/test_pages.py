@@ -251,7 +251,8 @@ return {
   table: [...document.querySelectorAll("main table tr")].map(
     e => [...e.children].filter(seen).map(c => c.textContent)),
   cut: [...document.querySelectorAll("main *")].filter(
-    e => !e.closest("svg,.unseen") && e.scrollWidth > e.clientWidth + 1 && e.clientWidth
+    e => !e.closest("svg,.unseen,details:not([open])") && e.clientWidth
+      && e.scrollWidth > e.clientWidth + 1
       && getComputedStyle(e).display !== "inline").map(
     e => [e.tagName + "." + e.className, e.tabIndex, e.getAttribute("aria-label"),
           getComputedStyle(e).overflowX]),

@@ -164,21 +164,13 @@ def _box(label, inner):
     )
 
 
-def _costs(costs):
-    """CPU time and context switches of every sender and receiver, as a table."""
-    rows = [
-        [
-            each["program"],
-            each["run"],
-            screen.duration(each["cpu_user_ns"]),
-            screen.duration(each["cpu_system_ns"]),
-            str(each["voluntary_switches"]),
-            str(each["involuntary_switches"]),
-        ]
-        for each in costs
-    ]
-    heads = ["", "run", "CPU, user", "CPU, kernel", "switches: it waited", "it was made to"]
-    return {"columns": heads, "rows": rows}
+def _cost(each):
+    """CPU time and context switches of one program, as a line."""
+    return (
+        f"{each['program']}, run {each['run']}: {screen.duration(each['cpu_user_ns'])} of CPU in "
+        f"the program, {screen.duration(each['cpu_system_ns'])} in the kernel; it waited "
+        f"{each['voluntary_switches']} times and was made to {each['involuntary_switches']} times"
+    )
 
 
 def _table(table):
@@ -365,10 +357,10 @@ def page(lab, report):
             f'<pre class="fold">{"".join(lines)}</pre></details>'
         )
     if report["costs"]:
+        lines = [f"<span>{escape(_cost(each))}</span>" for each in report["costs"]]
         main.append(
-            "<details><summary>What it cost the programs (by the kernel's count)</summary>"
-            + _table(_costs(report["costs"]))
-            + "</details>"
+            "<details><summary>What it cost the programs, by the kernel's count</summary>"
+            f'<pre class="fold">{"".join(lines)}</pre></details>'
         )
     main.append("</section>")
     main.append('<section aria-labelledby="files"><h2 id="files">What it left</h2>')
