@@ -23,9 +23,11 @@ class Scene:
 
     port = 7000
 
-    def __init__(self, lab, wire, name, backlog, eager=False):
-        # `eager`: the queues are as good as empty, since there is room for everybody.
-        self.lab, self.wire, self.name = lab, wire, name
+    def __init__(self, lab, wire, name, backlog, eager=False, drawn=False):
+        # `eager`: the queues are as good as empty, since there is room for everybody. `drawn`: the
+        # sockets' states are on the record, for a ladder.
+        self.lab, self.wire, self.name, self.drawn = lab, wire, name, drawn
+        self.samplers, self.states = {}, {}
         self.backlog = backlog if not eager else 1000
         self.clients, self.notes = [], {}
         Scene.port += 1
@@ -39,9 +41,17 @@ class Scene:
             label=f"{self.name}-listener",
         ).ready()
         self.queue = self.listener.line("queue")
+        for host in ladder.SIDES if self.drawn else ():
+            self.samplers[host] = self.wire.start(
+                *(host, "tcp-states", "-4", "-i", "2ms", "-p", self.port),
+                label=f"{self.name}-{host}-states",
+            ).ready()
         return self
 
     def __exit__(self, *_):
+        for host, sampler in self.samplers.items():
+            lines = sampler.terminate().lines
+            self.states[host] = [line for line in lines if line["event"] == "state"]
         # Not asked to: a client whose connect() hangs would be at it for minutes.
         for client in self.clients:
             client.kill()
@@ -163,7 +173,7 @@ def before_accept(lab, wire, eager=False):
 
 def full_queue(lab, wire, eager=False):
     """The queue of complete connections is full, one more client comes, then one is accepted."""
-    with Scene(lab, wire, "full", lab.BACKLOG, eager) as scene:
+    with Scene(lab, wire, "full", lab.BACKLOG, eager, drawn=True) as scene:
         scene.fill(lab.BACKLOG + 1)
         known = {each.port for each in scene.sockets("client")}
         late = scene.client()
@@ -182,7 +192,8 @@ def full_queue(lab, wire, eager=False):
 def full_at_the_end(lab, wire, abort, eager=False):
     """Room for one, and two whose handshakes run side by side: the second finds no room."""
     wire.setting("server", "ipv4/tcp_abort_on_overflow", int(abort))
-    with Scene(lab, wire, "abort" if abort else "too-late", lab.BACKLOG, eager) as scene:
+    name = "abort" if abort else "too-late"
+    with Scene(lab, wire, name, lab.BACKLOG, eager, drawn=True) as scene:
         scene.fill(lab.BACKLOG)
         before = scene.rows()
         # So that both have asked before the first of them is answered.
@@ -331,7 +342,10 @@ def scenes(lab):
     ):
         facts = scenes[name]
         rows = facts.after.rows
-        steps = ladder.build(rows, client_port=facts.port, server_port=facts.scene.port)
+        ports = {"client_port": facts.port, "server_port": facts.scene.port}
+        # Up to the last packet, and to the next look at the states.
+        last_ns = max((row.out_ns or row.in_ns for row in rows), default=0) + 10_000_000
+        steps = ladder.build(rows, facts.scene.states, **ports, until_ns=last_ns)
         lab.ladder(name.replace(" ", "-"), steps, title + ".", shown=name == "too late")
     return scenes
 
