@@ -252,6 +252,13 @@ def test_text_in_order(made):
     ]
 
 
+def test_what_a_call_returned_has_room():
+    """The result of a call is told even where its name has no room; the page has both."""
+    call = Call("connect", 1, 1, 3, 1000, 2000, -1, errno.ECONNREFUSED, "10.0.0.2:9", "")
+    steps = ladder.build([], calls={"client": [call]})
+    assert re.search(r" (connect\(\) )?= ECONNREFUSED │", ladder.text(steps))
+
+
 def test_many_at_once():
     """A burst and segments that cross stay within the columns, and every one arrives."""
     rows = [segment("up", "A", 10 + n / 100, 30 + n / 100, 1 + n, 1, 1) for n in range(12)]

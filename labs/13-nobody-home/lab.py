@@ -10,6 +10,7 @@ import pytest
 
 from harness import capture, counters, ladder, sockets
 from harness.lab import inconclusive, nothing_to_see
+from harness.recording import Recording
 from harness.screen import duration
 
 KNOBS = {"LINK": "delay 20ms", "RETRIES": 2, "WAIT": "300ms"}
@@ -32,9 +33,12 @@ class Question:
     def __init__(self, lab, wire, program, *args, port=None, label=None):
         self.wire, self.ended_ns = wire, None
         port_args = () if port is None else ("-p", port)
-        self.program = wire.start(
-            "client", program, *port_args, "-c", 1, "-W", lab.WAIT, *args, SERVER, label=label
-        )
+        self.record = Recording(lab, wire, label)
+        self.record.path("client").unlink(missing_ok=True)
+        with self.record.recorded("client"):
+            self.program = wire.start(
+                "client", program, *port_args, "-c", 1, "-W", lab.WAIT, *args, SERVER, label=label
+            )
         self._pidfd = os.pidfd_open(self.program.pid)
         self._watch = threading.Thread(target=self._until_the_end, daemon=True)
         self._watch.start()
@@ -50,6 +54,11 @@ class Question:
         self._watch.join()
         self.program.expect(0, 1, 3)
         return self
+
+    @property
+    def calls(self):
+        """What the client called, for a ladder."""
+        return {"client": ladder.read_calls(self.record.path("client"))}
 
     @property
     def told(self):
@@ -254,7 +263,8 @@ def cases(lab):
     lab.table(["", "what came back", "what the program was told", "after"], rows)
     for name in ("tcp closed", "tcp blocked", "udp closed", "udp unconnected"):
         words = f"{ROWS[name]}. The program was told: {cases[name].told or 'nothing'}."
-        lab.ladder(name.replace(" ", "-"), ladder.build(cases[name].rows), words)
+        steps = ladder.build(cases[name].rows, calls=cases[name].question.calls)
+        lab.ladder(name.replace(" ", "-"), steps, words)
     return cases
 
 

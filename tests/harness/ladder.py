@@ -516,6 +516,12 @@ def _draw(canvas, packet, start, end):
         put(start + 2, f" {packet.reason} ")
 
 
+def _fitting(label):
+    """What of a label has room beside a line: what a call returned rather than its name."""
+    _, equals, value = label.partition(" = ")
+    return (f"= {value}" if equals and len(label) > GUTTER else label)[:GUTTER]
+
+
 def text(ladder, utf8=True):
     """The ladder for a terminal: lines of at most 100 columns. Without utf8 it is plain ASCII."""
     places, all_marks, times, cuts, count = _rows_of(ladder)
@@ -530,7 +536,7 @@ def text(ladder, utf8=True):
             _draw(canvas, mark.what, row, max(end, row + 1))
             lines[mark.side][row] = "├" if mark.side == "client" else "┤"
         elif mark.kind != "arrive":
-            gutters[mark.side][row] = mark.label[:GUTTER]
+            gutters[mark.side][row] = _fitting(mark.label)
     head = f"{'ms':>9} {ladder.ends['client']:>{GUTTER}} │{'':{WIDE}}│ {ladder.ends['server']}"
     shown = [head]
     for row in range(count):
