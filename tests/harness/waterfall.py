@@ -26,7 +26,7 @@ LARGEST = 1500 - 20 - 8
 def _fates(run):
     rows = run.data_rows
     others = sum(row.flow is None or row.flow >> 16 != run.sender["run"] for row in rows)
-    fates = {fate: 0 for fate in ("lost", "queue", "dropped", "blocked")}
+    fates = {fate: 0 for fate in ("lost", "queue", "dropped", "blocked", "failed")}
     for row in rows:
         if row.fate in fates:
             fates[row.fate] += 1
@@ -34,24 +34,40 @@ def _fates(run):
     return others, fates, copies
 
 
+WITHOUT = "server: InErrors for no other reason"
+
+
+def _short(run, rest):
+    """How many datagrams said to be longer than they are, for which the kernel has no counter.
+
+    They are what is left of InErrors, but no more than the wire has corrupted: else a wrong count
+    of one of the others would make up for itself here.
+    """
+    spoilt = sum(1 + (row.copies or 0) for row in run.data_rows if row.corrupted)
+    return rest if 0 <= rest <= spoilt else 0
+
+
 def _kernel_lines(run):
     server = run.kernel["server"]
     if run.family == "6":
         header = server["Ip6InHdrErrors"] + server["Ip6InAddrErrors"]
         overflow, ports = server["Udp6RcvbufErrors"], server["Udp6NoPorts"]
-        bad = server["Udp6InErrors"] - overflow - server.get("Udp6MemErrors", 0)
+        bad, memory = server["Udp6InCsumErrors"], server.get("Udp6MemErrors", 0)
+        errors = server["Udp6InErrors"]
         ip, udp = "Ip6", "Udp6"
     else:
         header = server["Ip.InHdrErrors"] + server["Ip.InAddrErrors"]
         overflow, ports = server["Udp.RcvbufErrors"], server["Udp.NoPorts"]
-        bad = server["Udp.InErrors"] - overflow - server.get("Udp.MemErrors", 0)
+        bad, memory = server["Udp.InCsumErrors"], server.get("Udp.MemErrors", 0)
+        errors = server["Udp.InErrors"]
         ip, udp = "Ip ", "Udp "
     first = Line("-", "IP header wrong", header, f"server: {ip}InHdrErrors, {ip}InAddrErrors")
     if run.kind == "udp":
         return [
             first,
             Line("-", "no such port", ports, f"server: {udp}NoPorts"),
-            Line("-", "checksum wrong", bad, f"server: {udp}InCsumErrors and short ones"),
+            Line("-", "checksum wrong", bad, f"server: {udp}InCsumErrors"),
+            Line("-", "length wrong", _short(run, errors - bad - overflow - memory), WITHOUT),
             Line("-", "buffer overflow", overflow, f"server: {udp}RcvbufErrors"),
         ]
     drops = sum(each.get("drops") or 0 for each in run.receiver["kernel"])
@@ -87,6 +103,7 @@ def waterfall(run):
         Line("-", "found the queue full", fates["queue"], "wire's log"),
         Line("-", "dropped by order", fates["dropped"], "wire's log"),
         Line("-", "blocked", fates["blocked"], "wire's log"),
+        Line("-", "not taken by the host", fates["failed"], "wire's log"),
         Line("+", "copies", copies, "wire's log"),
         Total(
             "left the wire",
