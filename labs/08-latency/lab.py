@@ -336,7 +336,6 @@ def test_write_write_read(halves, figures):
     """Write, write, read: Nagle holds the second write back until the first is acknowledged, and
     the server delays just that. TCP_NODELAY ends it, and so does one write instead of two."""
     waited = {name: second_halves(done) for name, done in halves.items()}
-    trip = {name: min(done.rtts) for name, done in halves.items()}
     delayed = {name: done.kernel["server"]["TcpExt.DelayedACKs"] for name, done in halves.items()}
     figures(
         two_writes_ns=middle(halves["two"].rtts),
@@ -351,7 +350,8 @@ def test_write_write_read(halves, figures):
     assert len(waited["nodelay"]) >= 10 and not any(waited["nodelay"]), "a second half waited"
     assert delayed["two"] > delayed["nodelay"], "the server delayed no ACK"
     assert not waited["one"], "one write went out in two segments"
-    assert trip["two"] > 2 * trip["nodelay"] * 0.95, "and yet it cost less than a round trip"
+    # The link takes 10 ms, never less: two round trips are 40 ms at least on the busiest machine.
+    assert min(halves["two"].rtts) >= 40_000_000, "and yet it cost less than a round trip more"
 
 
 # A queue in front of a slow link.
