@@ -222,7 +222,9 @@ def test_nobody_there(wire):
     hands.must(f"close {fd}")
     for kind in ("tcp", "udp"):
         client = Dialogue(wire, "client", f"{kind}-talk_client", SERVER, port)
-        client.say("hello")
+        # TCP's is told by connect(), and may be gone before anybody has typed a word.
+        if kind == "udp":
+            client.say("hello")
         client.end()
         assert client.wait().status == 1
         assert "Connection refused" in client.stderr_path.read_text()
