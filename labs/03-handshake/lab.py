@@ -399,6 +399,11 @@ def test_a_lost_synack(lost, figures):
     assert run.connect.returned_ns > arrived[0].out_ns, "connect() returned without a SYN-ACK"
 
 
+# A sender with one segment under way waits for this and two round trips more before it sends the
+# segment again (RFC 8985 section 7.2, and Linux's least RTO).
+PATIENCE_NS = 200_000_000
+
+
 def test_a_lost_ack(lost, figures):
     """A lost ACK costs nothing if data follows: the data acknowledges the SYN-ACK as well."""
     run = lost["ack"]
@@ -413,6 +418,9 @@ def test_a_lost_ack(lost, figures):
     )
     assert [row.fate for row in acks] == ["dropped"], "it was not the ACK that was lost"
     assert syn_flags == ["S", "SA"], "a part of the handshake was sent again"
+    again = [row for row in run.rows if row.direction == "up" and row.payload][1:]
+    if again and again[0].in_ns - data.out_ns > PATIENCE_NS and data.fate == "delivered":
+        inconclusive("this machine is too busy: what had arrived was sent again before its answer")
     assert counted(run, "Tcp.RetransSegs") == 0, "the client sent something again"
     assert run.connect.returned_ns < data.in_ns, "connect() waited for more than the SYN-ACK"
     assert run.accept.returned_ns > data.out_ns, "accept() returned before any ACK had come"
