@@ -1105,12 +1105,8 @@ class Terminal:
 
 
 def test_a_shell_has_job_control_and_gives_the_terminal_back(tmp_path):
-    bash = need("bash")
-    run_wire("--", "true")
-    terminal = Terminal(bash, "--norc", "-i")
-    try:
-        terminal.read_until(r"\$ ")
-        terminal.type(f'cd {tmp_path}; "{WIRE}" -- {bash} --norc -i\n', r"\r\n(.*\n)*\$ ")
+    with shell_in(tmp_path) as terminal:
+        terminal.type(f'"{WIRE}" -- bash --norc -i\n', r"\r\n(.*\n)*\$ ")
         assert "job control" not in terminal.text
         terminal.type("echo $-$((40 + 2)) $(hostname)\n", r"\r\n[a-zA-Z]*m[a-zA-Z]*42 client")
         # Ctrl-C ends the program in front, not the shell and not the wire.
@@ -1120,8 +1116,6 @@ def test_a_shell_has_job_control_and_gives_the_terminal_back(tmp_path):
         terminal.type("exit 5\n", r"exit")
         terminal.type("echo back $? $((2 + 1)); hostname\n", r"back 5 3")
         assert "client" not in terminal.type("hostname; echo en''d\n", r"(?s).*\nend").group(0)
-    finally:
-        terminal.close()
 
 
 # Where it cannot run
