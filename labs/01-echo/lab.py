@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.dialogue import SERVER, ByHand, Dialogue, sockets
+from harness import sockets
+from harness.dialogue import SERVER, ByHand, Dialogue
 from harness.recording import Recording
-from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "delay 1ms", "SEED": 7}
@@ -69,7 +69,7 @@ def talk(wire, kind, record=None):
 
     def start(side, *words, label):
         with record.recorded(side) if record else nullcontext():
-            return noted(Dialogue(wire, side, *words, label=label))
+            return Dialogue(wire, side, *words, label=label)
 
     if record is None:
         wire.new_run()
@@ -78,13 +78,13 @@ def talk(wire, kind, record=None):
     port = [] if kind == "raw" else [server.hear().split()[-1]]
     if kind == "raw":
         server.hear()
-    result.before, result.alone = descriptors(server), sockets(wire, "server", kind)
+    result.before, result.alone = descriptors(server), sockets.of(wire, "server", kind)
 
     client = start("client", f"{kind}-talk_client", SERVER, *port, label=f"{kind}-client")
     client.say(LINE)
     result.heard = client.hear()
     result.printed.append(server.hear())
-    result.during, result.table = descriptors(server), sockets(wire, "server", kind)
+    result.during, result.table = descriptors(server), sockets.of(wire, "server", kind)
     step("line")
     client.say(PREFIXED)
     result.printed.append(server.hear())
@@ -112,7 +112,7 @@ def wire(lab):
     """One wire for all."""
     with lab.wire() as wire:
         yield wire
-        lab.commands += commands(wire)
+        lab.commands += sockets.commands(wire)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_the_server_stays(talks, figures):
 
 def served_by_cat(wire, kind, program="cat"):
     """What a client gets back from `cat`, run with a socket as its stdin and its stdout."""
-    server, client = noted(ByHand(wire, "server")), noted(ByHand(wire, "client"))
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     listening, port = server.bound(kind)
     fd = client.connected(kind, port)
     if kind == "tcp":

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness import ladder
-from harness.dialogue import CLIENT, SERVER, ByHand, sockets, unread, until
+from harness import ladder, sockets
+from harness.dialogue import CLIENT, SERVER, ByHand
 from harness.lab import nothing_to_see
-from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "", "SEED": 7, "FLOWS": 3}
@@ -31,11 +30,6 @@ class Visit:
     rows: list = field(default_factory=list)  # the wire's, until everybody has said a word
 
 
-def by_hand(wire, host):
-    """A process of calls by hand; what they are is for the page, too."""
-    return noted(ByHand(wire, host))
-
-
 def steps(rows, near, far):
     """A ladder of more than one connection: each packet bears the port that tells them apart.
 
@@ -56,7 +50,7 @@ def word(number):
 def visit(wire, kind, clients):
     """`clients` clients, each with a socket of its own, say a word each to one server."""
     wire.new_run()
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     fd, port = server.bound(kind)
     result = Visit(port=port)
     for number in range(clients):
@@ -72,7 +66,7 @@ def visit(wire, kind, clients):
             answer = server.must(f"recv {fd} 100")
             text = answer.data[20:] if kind == "raw" else answer.data
             result.said[answer.address + ((number,) if kind == "raw" else ())] = text.decode()
-    result.table = sockets(wire, "server", kind)
+    result.table = sockets.of(wire, "server", kind)
     wire.drain()
     result.rows = wire.log()
     rows = [row for row in result.rows if row.direction == "up" and row.class_ == kind]
@@ -87,7 +81,7 @@ def wire(lab):
     """One wire for all."""
     with lab.wire() as wire:
         yield wire
-        lab.commands += commands(wire)
+        lab.commands += sockets.commands(wire)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +95,7 @@ def visits(lab, wire, seconds, copies):
                 kind.upper(),
                 lab.FLOWS,
                 len(each.table),
-                None if kind == "raw" else len({row.local[1] for row in each.table}),
+                None if kind == "raw" else len({row.port for row in each.table}),
                 seconds[kind, ()].error or "works",
                 f"{copies[kind]} of 2 sockets" if kind in copies else "its own socket",
             ]
@@ -126,7 +120,7 @@ def visits(lab, wire, seconds, copies):
 
 def second_bind(wire, kind, options=(), other=None):
     """bind() (and listen()) to a port that is bound; what the second one returned."""
-    server = by_hand(wire, "server")
+    server = ByHand(wire, "server")
     _, port = server.bound(kind, options=options)
     fd = server.socket(other or kind)
     for option in options:
@@ -147,14 +141,14 @@ def seconds(wire):
 
 def copies_of_one(wire, kind, listeners=2):
     """How many of so many sockets at one address read one and the same packet."""
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     fd, port = server.bound(kind, options=["SO_REUSEADDR"])
     fds = [fd]
     for _ in range(listeners - 1):
         fds.append(server.bound(kind, port if kind != "raw" else 0, options=["SO_REUSEADDR"])[0])
     own = client.socket(kind)
     client.must(f"sendto {own} {SERVER} {port} one packet")
-    until(wire, lambda: unread(wire, "server", kind), "the packet is there")
+    sockets.until(wire, lambda: sockets.unread(wire, "server", kind), "the packet is there")
     answers = [server.call(f"recv {fd} 100 MSG_DONTWAIT") for fd in fds]
     for each in (server, client):
         each.kill()
@@ -174,7 +168,7 @@ def test_many_sockets_one_port(visits, figures):
     """TCP: every accepted socket has the listener's port. accept() gives no new one."""
     each = visits["tcp"]
     states = Counter(row.state for row in each.table)
-    ports = {row.local[1] for row in each.table} | {own[1] for own, _ in each.accepted}
+    ports = {row.port for row in each.table} | {own[1] for own, _ in each.accepted}
     figures(listening=states["LISTEN"], established=states["ESTABLISHED"], ports=ports)
     assert states == {"LISTEN": 1, "ESTABLISHED": len(each.clients)}, f"the states are {states}"
     assert ports == {each.port}, f"the server's sockets have the ports {sorted(ports)}"
@@ -187,7 +181,7 @@ def test_told_apart_by_four(visits, figures):
     if len(each.clients) < 2:
         nothing_to_see("with one client there is nothing to tell apart: turn FLOWS up")
     four = {(row.local, row.remote) for row in each.table if row.state == "ESTABLISHED"}
-    figures(local={row.local[1] for row in each.table}, remote={peer[1] for peer in each.clients})
+    figures(local={row.port for row in each.table}, remote={peer[1] for peer in each.clients})
     assert four == {((SERVER, each.port), own) for own in each.clients}, f"the kernel lists {four}"
     assert set(each.accepted) == four, "getsockname() and getpeername() say otherwise"
     assert len({own[1] for own in each.clients}) == len(each.clients), "two clients are alike"
@@ -240,7 +234,7 @@ def restart(wire, options=(), server_closes_first=True):
 
     The server sets the options in both of its lives, as programs do.
     """
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     fd, port = server.bound("tcp", options=options)
     own = client.connected("tcp", port)
     conn = server.must(f"accept {fd}").value
@@ -251,7 +245,7 @@ def restart(wire, options=(), server_closes_first=True):
         wire.drain()
     server.must(f"close {fd}")
     wire.until_closed()
-    states = [row.state for row in sockets(wire, "server", "tcp") if row.local[1] == port]
+    states = [row.state for row in sockets.of(wire, "server", port=port)]
     fd = server.socket("tcp")
     for option in options:
         server.must(f"setsockopt {fd} {option} 1")
@@ -282,7 +276,7 @@ def test_reuseaddr_is_for_the_restart(restarted, figures):
 
 def shares(wire, listeners, connections=CROWD):
     """How many of the connections fell to each of the listeners at one port."""
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     fd, port = server.bound("tcp", options=["SO_REUSEPORT"])
     for _ in range(listeners - 1):
         server.bound("tcp", port, options=["SO_REUSEPORT"])
@@ -290,10 +284,9 @@ def shares(wire, listeners, connections=CROWD):
         client.connected("tcp", port)
 
     def queues():
-        table = sockets(wire, "server", "tcp")
-        return [row.waiting for row in table if row.local[1] == port and row.state == "LISTEN"]
+        return [row.rx for row in sockets.of(wire, "server", port=port, state="LISTEN")]
 
-    until(wire, lambda: sum(queues()) == connections, "every connection is complete")
+    sockets.until(wire, lambda: sum(queues()) == connections, "every connection is complete")
     found = queues()
     client.kill()
     server.kill()
@@ -315,7 +308,7 @@ def test_reuseport_shares(shared, figures):
 
 def both_ports(wire, other="udp"):
     """TCP PORT and UDP PORT at once: what each read of "to KIND"."""
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     listening, _ = server.bound("tcp", PORT)
     fd = server.socket(other)
     second = server.call(f"bind {fd} {SERVER} {PORT}")
@@ -368,7 +361,7 @@ class Walled:
 
 def firewall(wire, rule=True):
     """A conversation at one port, an attempt at another, `allow tcp:PORT` on the wire both ways."""
-    server, client = by_hand(wire, "server"), by_hand(wire, "client")
+    server, client = ByHand(wire, "server"), ByHand(wire, "client")
     (fd, port), (_, other) = server.bound("tcp"), server.bound("tcp")
     before = wire.specs
     wire.new_run()
@@ -408,7 +401,7 @@ def walled(lab):
     with lab.wire(link="delay 2ms", name="firewall") as wire:
         two = visit(wire, "tcp", min(2, lab.FLOWS))
         walled = firewall(wire)
-        lab.commands += commands(wire)
+        lab.commands += sockets.commands(wire)
     pair = steps(two.rows, ("from", "sport"), ("to", "dport"))
     pair.ends["server"] = f"server, port {two.port}"
     lab.ladder(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.dialogue import CLIENT, SERVER, ByHand, unread, until
+from harness import sockets
+from harness.dialogue import CLIENT, SERVER, ByHand
 from harness.lab import nothing_to_see
 from harness.recording import Recording
-from harness.sockets import commands, noted
 from harness.tree import KINDS
 
 KNOBS = {"LINK": "delay 2ms rate 10mbit", "SEED": 7, "COUNT": 20, "BYTES": 6000}
@@ -62,8 +62,7 @@ def pair(wire, kind, record=None):
     if record is None:
         wire.new_run()
     server, client = (
-        noted(record.by_hand(side) if record else ByHand(wire, side))
-        for side in ("server", "client")
+        record.by_hand(side) if record else ByHand(wire, side) for side in ("server", "client")
     )
     fd, port = server.bound(kind)
     own = client.connected(kind, port)
@@ -87,10 +86,12 @@ def carried(wire, kind):
 def is_there(wire, ends, size, datagrams=1):
     """Returns when so many bytes (TCP) or datagrams (UDP, RAW) lie in the server's socket."""
     if ends.kind == "tcp":
-        until(wire, lambda: unread(wire, "server", "tcp") >= size, "the bytes are there")
+        sockets.until(
+            wire, lambda: sockets.unread(wire, "server", "tcp") >= size, "the bytes are there"
+        )
     else:
         wanted = ends.delivered + datagrams
-        until(wire, lambda: delivered(wire) >= wanted, "the datagrams are there")
+        sockets.until(wire, lambda: delivered(wire) >= wanted, "the datagrams are there")
     wire.drain()
 
 
@@ -136,7 +137,7 @@ def wire(lab):
     """A wire that only takes its time, for what needs no more."""
     with lab.wire(link="delay 5ms", name="first") as wire:
         yield wire
-        lab.commands += commands(wire)
+        lab.commands += sockets.commands(wire)
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +335,7 @@ def slow_wire(lab):
     """The wire with the lab's link, on which a long message takes a while to arrive."""
     with lab.wire() as wire:
         yield wire
-        lab.commands += commands(wire)
+        lab.commands += sockets.commands(wire)
 
 
 @pytest.fixture(scope="module")

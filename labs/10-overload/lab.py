@@ -51,7 +51,7 @@ class Hold:
 
     def never(self):
         """In place of a hold, once a run is over: nobody stood still, and nothing is held."""
-        nothing = sockets.Socket("", 0, "", 0, "ESTABLISHED", 0, 0, None, 0)
+        nothing = sockets.Socket(None, None, "ESTABLISHED", 0, 0, None, 0)
         self.writer = self.reader = nothing
         # As if the window had closed, so that the claims look for it.
         self.closed, self.until_ns = True, time.monotonic_ns()

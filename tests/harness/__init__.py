@@ -5,7 +5,8 @@ schema    holds every JSON line to tests/schema.json
 hosts     one wire with its two hosts, and the programs on them
 counters  what a host's kernel counted, before and after
 records   the CSV files of the wire and of the programs
-dialogue  a program that is talked to; socket calls by hand; /proc/net/tcp as rows
+dialogue  a program that is talked to; socket calls by hand
+sockets   the sockets of a host, as its kernel lists them
 transcript what a guide has the student type, tried on a terminal
 recording a run with packets, states and calls on the record; ladder: all three as one drawing
 oneway    a sender and a receiver, and everything known of that run

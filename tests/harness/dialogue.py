@@ -8,7 +8,6 @@
 import re
 import signal
 import subprocess
-import time
 from ast import literal_eval
 from collections import namedtuple
 
@@ -27,6 +26,7 @@ class Dialogue(Program):
         argv = [tree.program(program), *(str(arg) for arg in args)]
         super().__init__(wire, host, argv, wire.folder, label, part=None, stdin=subprocess.PIPE)
         self._heard = 0
+        self.typed = []  # every line that was put in
         wire.programs.append(self)
 
     def say(self, line):
@@ -35,6 +35,7 @@ class Dialogue(Program):
 
     def put(self, text):
         """Types what may be more than one line, or less."""
+        self.typed += text.splitlines()
         try:
             self._popen.stdin.write(text.encode())
             self._popen.stdin.flush()
@@ -163,67 +164,3 @@ class ByHand(Dialogue):
     def peer(self, fd):
         """The other side's address, as getpeername() tells it."""
         return self.must(f"getpeername {fd}")
-
-
-def until(wire, true, what):
-    """Looks again after each drain of the wire until it is so; Broken when it never is."""
-    end = time.monotonic() + LIMIT_S
-    while not true():
-        wire.drain()
-        if time.monotonic() > end:
-            raise Broken(f"never so: {what}")
-
-
-Socket = namedtuple("Socket", "local remote state waiting inode")
-
-STATES = {
-    "01": "ESTABLISHED",
-    "02": "SYN_SENT",
-    "03": "SYN_RECV",
-    "04": "FIN_WAIT1",
-    "05": "FIN_WAIT2",
-    "06": "TIME_WAIT",
-    "07": "CLOSE",
-    "08": "CLOSE_WAIT",
-    "09": "LAST_ACK",
-    "0A": "LISTEN",
-    "0B": "CLOSING",
-}
-
-
-def _address(text):
-    host, _, port = text.partition(":")
-    octets = [str(byte) for byte in bytes.fromhex(host)]
-    # The address is a number of this machine: a little-endian one shows its last octet first.
-    if _LITTLE:
-        octets.reverse()
-    return ".".join(octets), int(port, 16)
-
-
-_LITTLE = memoryview((1).to_bytes(2, "little")).cast("H")[0] == 1
-
-
-def sockets(wire, host, kind):
-    """/proc/net/tcp (udp, raw) of a host: every socket's addresses, state, unread bytes, inode.
-
-    A listening socket's `waiting` are connections that accept() has not taken. A raw socket's
-    port is its protocol.
-    """
-    found = []
-    for line in wire.proc(host, kind).splitlines()[1:]:
-        words = line.split()
-        found.append(
-            Socket(
-                _address(words[1]),
-                _address(words[2]),
-                STATES[words[3]],
-                int(words[4].partition(":")[2], 16),
-                int(words[9]),
-            )
-        )
-    return found
-
-
-def unread(wire, host, kind):
-    """Bytes (TCP), or buffer space (UDP, RAW), that nobody on a host has read yet."""
-    return sum(row.waiting for row in sockets(wire, host, kind) if row.state != "LISTEN")

@@ -52,6 +52,8 @@ def _children(pid):
 class Program:
     """A program on one of the hosts, started through `on`."""
 
+    typed = ()  # lines that were put into it: a Dialogue's
+
     def __init__(
         self, wire, host, argv, folder, label, part="program_line", stdin=subprocess.DEVNULL
     ):

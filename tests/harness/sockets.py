@@ -1,18 +1,33 @@
 """The sockets of a host as its kernel lists them (/proc/net), and waiting until they are as wanted.
 
-Both queues of a TCP socket are bytes: `tx` is written and not yet acknowledged, `rx` is
-acknowledged and not yet read. Of a socket that listens, `rx` is how many connections wait to be
-accepted.
+`local` and `remote` are (host, port); a raw socket's port is its protocol. Both queues of a TCP
+socket are bytes: `tx` is written and not yet acknowledged, `rx` is acknowledged and not yet read.
+Of a socket that listens, `rx` is how many connections wait to be accepted; of a UDP or raw one, the
+buffer space that is taken.
 """
 
 import os
 import shlex
+import sys
 import time
 from collections import namedtuple
 
 from harness.hosts import LIMIT_S, TooLong
 
-Socket = namedtuple("Socket", "local port remote remote_port state tx rx timer inode")
+
+class Socket(namedtuple("Socket", "local remote state tx rx timer inode")):
+    """A line of /proc/net/tcp, udp or raw."""
+
+    @property
+    def port(self):
+        """The port at this end."""
+        return self.local[1]
+
+    @property
+    def remote_port(self):
+        """The port at the other end; 0 if there is none."""
+        return self.remote[1]
+
 
 STATES = {
     1: "ESTABLISHED",
@@ -35,8 +50,9 @@ TIMERS = {0: None, 1: "retransmit", 2: "keepalive", 3: "time_wait", 4: "window_p
 def _address(text):
     """`0200000A:1B58` -> ("10.0.0.2", 7000); the kernel writes IPv4 in the machine's order."""
     host, _, port = text.partition(":")
-    number = int(host, 16).to_bytes(4, "little") if len(host) == 8 else bytes.fromhex(host)
-    return ".".join(map(str, number)) if len(host) == 8 else host, int(port, 16)
+    if len(host) != 8:
+        return host, int(port, 16)
+    return ".".join(map(str, int(host, 16).to_bytes(4, sys.byteorder))), int(port, 16)
 
 
 def parse(text):
@@ -47,8 +63,8 @@ def parse(text):
         tx, _, rx = words[4].partition(":")
         found.append(
             Socket(
-                *_address(words[1]),
-                *_address(words[2]),
+                _address(words[1]),
+                _address(words[2]),
                 STATES.get(int(words[3], 16), words[3]),
                 int(tx, 16),
                 int(rx, 16),
@@ -69,34 +85,26 @@ def of(wire, host, name="tcp", port=None, state=None):
     ]
 
 
+def unread(wire, host, name):
+    """Bytes (TCP), or buffer space (UDP, RAW), that nobody on a host has read yet."""
+    return sum(each.rx for each in of(wire, host, name) if each.state != "LISTEN")
+
+
 TYPED = 24  # lines of what was typed into a program, and no more: some are given hundreds
-
-
-def noted(program):
-    """The same program; what is typed into it from here on is kept for `commands`."""
-    put, typed = program.put, []
-
-    def note(text):
-        typed.extend(text.splitlines())
-        put(text)
-
-    program.put, program.typed = note, typed
-    return program
 
 
 def commands(wire):
     """What ran on the hosts of a wire so far, each as a line for a shell inside it.
 
-    What was typed into a program follows as a comment, if it is `noted`.
+    What was typed into a program follows as a comment.
     """
     found = []
     for each in wire.programs:
         line = shlex.join(["on", each.host, os.path.basename(each.argv[0]), *each.argv[1:]])
-        typed = getattr(each, "typed", [])
-        if typed:
-            line += "  # typed: " + "; ".join(typed[:TYPED])
-        if len(typed) > TYPED:
-            line += f"; and {len(typed) - TYPED} lines more"
+        if each.typed:
+            line += "  # typed: " + "; ".join(each.typed[:TYPED])
+        if len(each.typed) > TYPED:
+            line += f"; and {len(each.typed) - TYPED} lines more"
         found.append(line)
     return found
 
