@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness import lab, tree
+from harness import lab, transcript, tree
 
 PARTS = ["Predict", "Run", "Look", "Explain", "Change", "Read on"]
 GUIDES = {folder.name: folder / "README.md" for folder in lab.find().values()}
 LIMIT_S = 120
+MAY_BE_MISSING = ("tshark", "ping", "nc", "iperf3")
 
 
 def commands(guide):
@@ -36,7 +37,8 @@ def prompts(guide):
 def test_a_guide_has_its_parts(slug):
     text = GUIDES[slug].read_text()
     lines = text.splitlines()
-    assert lines[0].startswith("# ") and lines[0].endswith("?"), "the title is not a question"
+    assert lines[0].endswith("?"), "the title is not a question"
+    assert lines[0] == f"# {lab.describe(GUIDES[slug].parent)[0]}", "lab.py asks another question"
     assert re.search(r"\*\*Time\*\*.*\*\*Needs\*\*.*\*\*Builds on\*\*", text, re.S)
     assert re.findall(r"^## (.*)$", text, re.M) == PARTS
     assert len(prompts(GUIDES[slug])) == 3 and all("?" in each for each in prompts(GUIDES[slug]))
@@ -112,7 +114,7 @@ def test_every_command_of_a_guide(slug, played):
     for number, command, done in played[slug]:
         if done is None:
             tool = command.split()[0]
-            assert tool in ("tshark", "ping", "nc", "iperf3"), f"line {number}: no {tool}"
+            assert tool in MAY_BE_MISSING, f"line {number}: no {tool}"
             continue
         said = f"line {number}: {command}\nstatus {done.returncode}\n{done.stdout}{done.stderr}"
         # make says so of a recipe's status; its own is 2.
@@ -120,3 +122,22 @@ def test_every_command_of_a_guide(slug, played):
             pytest.skip(f"{lab.CANNOT_RUN_PREFIX}{done.stdout.strip()}")
         assert done.returncode in (0, 141), said
         assert done.stdout.strip(), said
+
+
+SCENES = [
+    pytest.param(lines, id=f"{slug}-{n}")
+    for slug, guide in GUIDES.items()
+    for n, lines in enumerate(transcript.blocks(guide))
+]
+
+
+@pytest.mark.parametrize("lines", SCENES)
+def test_what_a_guide_has_typed(make_wire, lines):
+    """What the guide has the student type by hand leads to what the guide shows."""
+    with make_wire():
+        pass  # where no wire can be made, this is skipped
+    for tool in MAY_BE_MISSING:
+        if any(f" {tool} " in line for line in lines) and not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    status, shown = transcript.play(lines)
+    assert status == 0, shown

@@ -3,14 +3,13 @@
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from harness import transcript, tree
+from harness import tree
 from harness.dialogue import ByHand
 
 FOLDERS = ("01-echo", "02-ports", "05-boundaries")
@@ -276,35 +275,3 @@ def test_page_shows_what_ran(make_wire, tmp_path, folder, pictures):
         assert all("# typed: " in line for line in ran if " by_hand" in line), ran
     page = (tmp_path / folder / "index.html").read_text()
     assert "What ran on the two hosts" in page and "What it looks like" in page
-
-
-# The guides.
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_guide_is_in_order(folder):
-    """A question, and the parts in their order, on two screens at most."""
-    text = (tree.LABS / folder / "README.md").read_text()
-    assert re.match(r"# [^\n]+\?\n", text)
-    parts = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    assert parts == ["Predict", "Run", "Look", "Explain", "Change", "Read on"]
-    predict = text.partition("## Predict")[2].partition("## Run")[0]
-    assert re.findall(r"^([0-9])\. ", predict, re.MULTILINE) == ["1", "2", "3"]
-    assert len(text.splitlines()) <= 110 and len(text.split()) <= 750
-    assert text.splitlines()[0][2:] == (load(folder).__doc__ or "").strip()
-
-
-SCENES = [
-    pytest.param(lines, id=f"{folder}-{n}")
-    for folder in FOLDERS
-    for n, lines in enumerate(transcript.blocks(tree.LABS / folder / "README.md"))
-]
-
-
-@pytest.mark.parametrize("lines", SCENES)
-def test_guide_typed(make_wire, lines):
-    """What the guide has the student type leads to what the guide shows."""
-    with make_wire():
-        pass  # where no wire can be made, this is skipped
-    status, shown = transcript.play(lines)
-    assert status == 0, shown

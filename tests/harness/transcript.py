@@ -15,7 +15,9 @@ from harness import tree
 from harness.hosts import LIMIT_S, Broken
 
 PROMPT = "client$ "
-OUTPUT = re.compile(r"^(->|server-|listening |\(a read|[a-z]+-talk_client: )")
+OUTPUT = re.compile(
+    r"^(->|server-|listening |\(a read|[a-z]+-talk_client: |0 wait |accepted |in$|out$)"
+)
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -52,9 +54,11 @@ class Terminal:
         return bool(text)
 
     def wait(self, text):
-        """Returns when the text has been shown since the last line was typed."""
+        """Returns when a line that begins so has been shown since the last one was typed."""
         end = time.monotonic() + LIMIT_S
-        while text not in self.shown[self._mark :]:
+        # What runs in the background writes behind a prompt.
+        line = re.compile(rf"^({re.escape(PROMPT)})*{re.escape(text)}", re.MULTILINE)
+        while not line.search(self.shown, self._mark):
             if not self._more(max(0, end - time.monotonic())):
                 raise Broken(f"{text!r} never came:\n{self.shown}")
 
