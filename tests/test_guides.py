@@ -79,12 +79,19 @@ def play(guide):
     return done
 
 
+def ladders(slug):
+    """The text of every ladder that a lab's last run has left."""
+    left = (tree.OUT / slug).glob("*.txt")
+    return [path.read_text(encoding="utf-8") for path in left if path.name != "guide.txt"]
+
+
 @pytest.fixture(scope="module")
 def played(request, tmp_path_factory):
     """Every guide that is asked for, four at a time: a lab waits more than it works.
 
-    The last first, as those of the first labs are the shortest. What the labs had left before is
-    there again afterwards: the guides turn knobs, and CI keeps the labs as they are.
+    {slug: (what play() returns, its ladders)}. The last first, as those of the first labs are the
+    shortest. What the labs had left before is there again afterwards: the guides turn knobs, and CI
+    keeps the labs as they are.
     """
     wanted = {
         item.callspec.params["slug"]
@@ -100,7 +107,8 @@ def played(request, tmp_path_factory):
             running = {
                 slug: pool.submit(play, GUIDES[slug]) for slug in sorted(wanted, reverse=True)
             }
-            return {slug: each.result() for slug, each in running.items()}
+            done = {slug: each.result() for slug, each in running.items()}
+        return {slug: (commands, ladders(slug)) for slug, commands in done.items()}
     finally:
         if kept.exists():
             shutil.rmtree(tree.OUT)
@@ -111,7 +119,7 @@ def played(request, tmp_path_factory):
 def test_every_command_of_a_guide(slug, played):
     """In the order of the guide: what a lab's run leaves behind, the next command reads."""
     assert commands(GUIDES[slug])[0][1] == f"make run-lab {int(slug[:2])}"
-    for number, command, done in played[slug]:
+    for number, command, done in played[slug][0]:
         if done is None:
             tool = command.split()[0]
             assert tool in MAY_BE_MISSING, f"line {number}: no {tool}"
@@ -122,6 +130,8 @@ def test_every_command_of_a_guide(slug, played):
             pytest.skip(f"{lab.CANNOT_RUN_PREFIX}{done.stdout.strip()}")
         assert done.returncode in (0, 141), said
         assert done.stdout.strip(), said
+    drawn = played[slug][1]
+    assert drawn and all(set("▶◀✗") & set(text) for text in drawn), "no ladder, or an empty one"
 
 
 SCENES = [

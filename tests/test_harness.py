@@ -160,6 +160,19 @@ def test_what_was_lost_is_healed(stream):
     assert tcp.healed(stream) == {}
 
 
+def test_the_story_of_a_segment(stream):
+    """The SYN, the lost one, what came ahead of its bytes, the ACK of that, and what healed it."""
+    lost, healing = stream.wire_rows[2], stream.wire_rows[6]
+    assert [row.id for row in tcp.story(stream, lost)] == [1, 3, 4, 5, 7, 8]
+    # Late, not lost: what overtook it is what arrived before its own bytes did.
+    stream.wire_rows[2] = late = lost._replace(fate="delivered", out_ns=60)
+    stream.departures.append(late)
+    assert [row.id for row in tcp.story(stream, late)] == [1, 3, 4, 5, 7]
+    assert tcp.story(stream, stream.wire_rows[7]) is None, "it was never sent again"
+    stream.wire_rows[6] = healing._replace(fate="lost", out_ns=None)
+    assert tcp.story(stream, late) is None, "what was sent again was lost, too"
+
+
 def test_who_brought_a_message(stream):
     assert {seq: row.id for seq, row in tcp.carriers(stream).items()} == {0: 2, 1: 7, 2: 4, 3: 8}
 

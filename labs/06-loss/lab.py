@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from harness import charts, tcp, waterfall
+from harness import charts, ladder, tcp, waterfall
 from harness.lab import duration_ns, nothing_to_see, same, seqs
 from harness.oneway import halted
 from harness.records import runs_of
@@ -69,7 +69,22 @@ def runs(lab):
     )
     for kind in ("udp", "raw"):
         lab.waterfalls[kind.upper()] = waterfall.text(waterfall.waterfall(runs[kind]))
+    draw_a_loss(lab, runs["tcp"])
     return runs
+
+
+def draw_a_loss(lab, run):
+    """A ladder of the lost segment of which there is most to tell: others came behind it."""
+    stories = ((row, tcp.story(run, row)) for row in tcp.lost_data(run))
+    row, rows = max(stories, key=lambda each: len(each[1] or []), default=(None, None))
+    if rows:
+        lab.ladder(
+            "lost",
+            ladder.build(rows, since_ns=row.in_ns),
+            "One of TCP's segments is lost. Each that comes behind it is answered with the same "
+            "ACK as before, and that makes the kernel send it again. (What else was under way is "
+            "left out.)",
+        )
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import charts, order, tcp, waterfall
+from harness import charts, ladder, order, tcp, waterfall
 from harness.lab import inconclusive, nothing_to_see, same, seqs
 from harness.screen import duration
 from harness.tree import KINDS
@@ -257,6 +257,16 @@ def test_three_duplicate_acks_are_not(lab, patience, figures):
     else:
         inconclusive(f"this machine is too busy: the first was only {first} places late")
     vain = in_vain(run)
+    late = next(row for row in run.departures if row.id == min(beaten))
+    rows = tcp.story(run, late)
+    if rows:
+        lab.ladder(
+            "late",
+            ladder.build(rows, since_ns=late.in_ns),
+            "A segment that is only late. Those that overtake it are answered with the same ACK as "
+            "before; the third makes TCP send it again, in vain. (What else was under way is left "
+            "out.)",
+        )
     acks = max(tcp.duplicate_acks(run).values(), default=0)
     told = run.kernel["client"]["TcpExt.TCPDSACKRecv"]
     figures(

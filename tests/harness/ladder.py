@@ -115,6 +115,7 @@ class Packet:
     fate: str = "delivered"
     name: str = ""
     copies: int = 0
+    window: int = None  # bytes; said only if it is the point
     row: object = None
 
     @property
@@ -123,7 +124,8 @@ class Packet:
         again = " (twice)" if self.copies else ""
         if self.length is None:
             return self.name + again
-        return f"{self.name}, {self.length} byte{'' if self.length == 1 else 's'}{again}"
+        window = "" if self.window is None else f", window {self.window}"
+        return f"{self.name}, {self.length} byte{'' if self.length == 1 else 's'}{window}{again}"
 
     @property
     def numbers(self):

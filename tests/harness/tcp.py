@@ -106,3 +106,38 @@ def duplicate_acks(run):
             found[row.tcp_ack] = found.get(row.tcp_ack, 0) + 1
         last[key] = row.tcp_ack
     return found
+
+
+def story(run, row):
+    """The rows that tell what became of a segment that was lost or late, oldest first.
+
+    The handshake; the segment; the first three later ones that arrived before its bytes did; every
+    further sending of its bytes, up to the first that arrived; and the ACKs that these arrivals led
+    to. None if its bytes were not sent again.
+    """
+
+    def has_its_bytes(other):
+        start, end = byte_range(run, other)
+        return start < mine[1] and mine[0] < end
+
+    def answer_to(arrival):
+        return next((ack for ack in acks if ack.in_ns >= arrival.out_ns), arrival)
+
+    mine = byte_range(run, row)
+    later = [each for each in run.data_rows if each.payload and each.in_ns > row.in_ns]
+    again = [each for each in later if has_its_bytes(each)]
+    healing = next((each for each in again if each.fate == "delivered"), None)
+    if healing is None:
+        return None
+    there_ns = min(each.out_ns for each in (row, healing) if each.fate == "delivered")
+    ahead = [each for each in run.departures if each in later and each.out_ns < there_ns]
+    ahead = [each for each in ahead if each not in again][:3]
+    again = again[: again.index(healing) + 1]
+    acks = [
+        each
+        for each in run.wire_rows
+        if each.class_ == "tcp" and each.direction == "down" and each.fate == "delivered"
+    ]
+    found = [each for each in run.wire_rows if "S" in each.tcp_flags] + [row, *ahead, *again]
+    found += [answer_to(each) for each in (*ahead, healing)]
+    return sorted({each.id: each for each in found}.values(), key=lambda each: each.in_ns)
