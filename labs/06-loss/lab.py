@@ -74,8 +74,8 @@ def runs(lab):
 
 
 def draw_a_loss(lab, run):
-    """A ladder of the lost segment of which there is most to tell: others came behind it."""
-    stories = ((row, tcp.story(run, row)) for row in tcp.lost_data(run))
+    """A ladder of the one of the first losses of which there is most to tell."""
+    stories = ((row, tcp.story(run, row)) for row in tcp.lost_data(run)[:20])
     row, rows = max(stories, key=lambda each: len(each[1] or []), default=(None, None))
     if rows:
         lab.ladder(

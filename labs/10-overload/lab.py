@@ -191,6 +191,7 @@ def runs(lab, wire):
             "The room that TCP's receiver announced. While it was 0 the sender asked, again and "
             "again, and sent nothing.",
         )
+    if hold.closed and any(room == 0 for _, room in announced(wire, run)):
         lab.ladder(
             "closed",
             closed_ladder(wire, run, hold),

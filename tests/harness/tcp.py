@@ -130,8 +130,8 @@ def story(run, row):
     if healing is None:
         return None
     there_ns = min(each.out_ns for each in (row, healing) if each.fate == "delivered")
-    ahead = [each for each in run.departures if each in later and each.out_ns < there_ns]
-    ahead = [each for each in ahead if each not in again][:3]
+    ahead = [each for each in later if each.out_ns and each.out_ns < there_ns]
+    ahead = sorted(ahead, key=lambda each: each.out_ns)[:3]
     again = again[: again.index(healing) + 1]
     acks = [
         each
