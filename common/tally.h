@@ -121,8 +121,8 @@ struct account {
 	uint64_t late;
 	int64_t waiting_time_ns;
 	double loss_ratio;	   /* lost / expected, RFC 7680 section 4.1 */
-	double duplicate_fraction; /* copies in time / distinct - 1, RFC 5560 section 5.2 */
-	double replicated_rate;	   /* messages that came again / distinct, RFC 5560 section 5.3 */
+	double duplicate_fraction; /* copies in time / distinct - 1, RFC 5560's fraction */
+	double replicated_rate;	   /* messages that came again / distinct, RFC 5560's rate */
 
 	/* RFC 4737, over first copies in the order of arrival */
 	double reordered_ratio;		    /* 4.1 */
