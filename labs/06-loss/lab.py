@@ -219,7 +219,12 @@ def test_the_books_close(runs, figures):
     for kind in ("udp", "raw"):
         rows = waterfall.waterfall(runs[kind])
         open_at = waterfall.first_open(rows)
-        figures(**{f"{kind.upper()}_scheduled": rows[0].count, f"{kind}_distinct": rows[-1].count})
+        figures(
+            **{
+                f"{kind.upper()}_scheduled": rows[0].count,
+                f"{kind.upper()}_distinct": rows[-1].count,
+            }
+        )
         assert open_at is None, f"{kind.upper()} does not add up:\n{waterfall.text(rows)}"
 
 
