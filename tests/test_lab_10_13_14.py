@@ -50,6 +50,26 @@ def test_overload_needs_a_slow_reader(tmp_path):
         assert not holding(module, lab=lab, wire=wire, runs=runs, asked=asked)
 
 
+def test_the_ladder_of_a_closed_window(tmp_path):
+    """From the last data that found room, by probes, to the first behind the window's opening."""
+    module, lab = load(10, tmp_path)
+    with lab.wire() as wire:
+        run, hold = module.overload(lab, wire, "tcp", probes=1)
+        steps = module.closed_ladder(wire, run, hold).packets
+    first, *middle, last = steps
+    assert first.side == last.side == "client" and first.length and last.length
+    assert not any(each.length for each in middle)
+    told = [each.window for each in middle if each.side == "server"]
+    shut = told[told.index(0) :]
+    # Announced when the buffer was full, and again to the probe; and then there was room.
+    assert shut.count(0) >= 2 and shut[-1] > 0
+    assert shut == sorted(shut), "it closed again"
+    probes = [each.relative_seq for each in middle if each.side == "client"]
+    assert probes and set(probes) == {
+        last.relative_seq - 1
+    }, "a probe has the number before the next"
+
+
 def test_nobody_home_needs_nobody(tmp_path):
     """Lab 13 with a server everywhere and no firewall: not one of its claims holds."""
     module, lab = load(13, tmp_path)

@@ -259,6 +259,14 @@ def test_what_a_call_returned_has_room():
     assert re.search(r" (connect\(\) )?= ECONNREFUSED │", ladder.text(steps))
 
 
+def test_a_window_is_said_where_it_is_the_point():
+    steps = ladder.build([segment("down", "A", 0, 2, 1, 1), segment("up", "A", 5, 7, 1, 1, 9)])
+    steps.packets[0].window = 0
+    assert [each.head for each in steps.packets] == ["ACK, 0 bytes, window 0", "ACK, 9 bytes"]
+    assert "ACK, 0 bytes, window 0" in ladder.text(steps)
+    assert "ACK, 0 bytes, window 0" in ladder.svg(steps, "steps", "Steps")
+
+
 def test_many_at_once():
     """A burst and segments that cross stay within the columns, and every one arrives."""
     rows = [segment("up", "A", 10 + n / 100, 30 + n / 100, 1 + n, 1, 1) for n in range(12)]

@@ -81,9 +81,9 @@ def draw_a_loss(lab, run):
         lab.ladder(
             "lost",
             ladder.build(rows, since_ns=row.in_ns),
-            "One of TCP's segments is lost. Each that comes behind it is answered with the same "
-            "ACK as before, and that makes the kernel send it again. (What else was under way is "
-            "left out.)",
+            "One of TCP's segments is lost, and sent again. Each that arrives before that is "
+            "answered with the same ACK as before: by this the kernel knows, unless its timer is "
+            "first. (What else was under way is left out.)",
         )
 
 
